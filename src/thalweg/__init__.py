@@ -1,0 +1,3 @@
+"""thalweg: lowest-energy structures of atomic systems on rough energy landscapes."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,32 @@
+"""What a generator is: a proposal of one structure from none, one or two parents."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+
+from thalweg.structure import Structure
+from thalweg.system import System
+
+
+class Generator(eqx.Module):
+    """Proposes a structure. Traceable: written for one structure, mapped over many by the search.
+
+    Lengths in the fields are in units of the system's bond length. Padding slots may be left anywhere; fixed atoms must
+    stay where the parent has them.
+    """
+
+    n_parents: ClassVar[int]
+    #: Short name in tables of move statistics.
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def __call__(self, key, parents: Structure, system: System) -> Structure:
+        """A new structure; `parents` has a leading axis of `n_parents` (at least one slot, ignored when 0)."""
+
+
+def moved(parent: Structure, positions) -> Structure:
+    """The parent with new positions."""
+    return Structure(positions, parent.numbers, parent.cell, parent.fixed, parent.pbc)

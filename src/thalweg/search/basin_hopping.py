@@ -1,0 +1,150 @@
+"""Basin hopping of many walkers, and random search as the same thing without hops."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax import lax
+
+from thalweg.generators.base import Generator
+from thalweg.relax.base import FAILED
+from thalweg.search.base import Outcome, Proposals, Search, State
+from thalweg.structure import Structure
+from thalweg.system import System
+
+
+class Walker(eqx.Module):
+    """One walker's memory; every leaf has a leading axis of walkers in a `State`."""
+
+    positions: jax.Array  # (walkers, atoms, 3) the current minimum
+    energy: jax.Array  # (walkers,) its energy; inf before the first
+    best: jax.Array  # (walkers,) lowest energy of the present run
+    stalled: jax.Array  # hops since `best` was lowered
+    hops: jax.Array  # hops ever, the counter of the walker's random keys
+    run: jax.Array  # independent starts so far, counted from 0
+    index: jax.Array  # which walker this is
+
+
+class Bandit(eqx.Module):
+    """What the walkers know in common about the generators: discounted trials, cost and gains of each."""
+
+    trials: jax.Array
+    cost: jax.Array
+    gains: jax.Array
+
+
+class BasinHopping(Search):
+    """Metropolis walk over local minima (Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), doi:10.1021/jp970984n).
+
+    `moves` and `starts` are generators. Which move is used is learned: a move's weight is its rate of lowered energies per
+    evaluation, mixed with the uniform choice (`explore`). A walker whose best has not improved for `patience` hops begins
+    a new, independent run from a start. `temperature` is kT in units of `energy_scale`.
+    """
+
+    moves: tuple[Generator, ...]
+    starts: tuple[Generator, ...]
+    move_weights: jax.Array
+    start_weights: jax.Array
+    temperature: float = 0.8
+    energy_scale: float = 1.0
+    patience: int | jax.Array = 200
+    explore: float = 0.3
+    memory: float = 0.999
+
+    def __init__(
+        self, moves, starts, move_weights=None, start_weights=None, temperature=0.8, energy_scale=1.0, patience=200, explore=0.3
+    ):
+        import numpy as np
+
+        self.moves, self.starts = tuple(moves), tuple(starts)
+        self.move_weights = np.asarray(np.ones(len(moves)) if move_weights is None else move_weights, np.float32)
+        self.start_weights = np.asarray(np.ones(len(starts)) if start_weights is None else start_weights, np.float32)
+        self.temperature, self.energy_scale, self.patience, self.explore = temperature, energy_scale, patience, explore
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return tuple(g.name for g in self.moves + self.starts)
+
+    def init(self, system: System, n_walkers: int, dtype) -> State:
+        n = len(self.moves)
+        zero = jnp.zeros(n_walkers, jnp.int32)
+        inf = jnp.full(n_walkers, jnp.inf, dtype)
+        walkers = Walker(
+            jnp.zeros((n_walkers, len(system.numbers), 3), dtype), inf, inf, zero, zero, zero, jnp.arange(n_walkers, dtype=jnp.int32)
+        )
+        return State(walkers, Bandit(jnp.full(n, 1.0, jnp.float32), jnp.full(n, 1.0, jnp.float32), jnp.full(n, 1.0, jnp.float32)))
+
+    def move_probabilities(self, bandit: Bandit):
+        """Chance of each move: `explore` of it by the given weights, the rest by learned gains per cost."""
+        prior = self.move_weights / self.move_weights.sum()
+        learned = prior * (bandit.gains + 1) / (bandit.cost + bandit.cost.mean() + 1)
+        return self.explore * prior + (1 - self.explore) * learned / learned.sum()
+
+    def ask(self, key, state: State, system: System) -> Proposals:
+        walkers: Walker = state.walkers
+        keys = jax.vmap(lambda i, h: jr.fold_in(jr.fold_in(key, i), 2 * h))(walkers.index, walkers.hops)
+        k_choice, k_move = jax.vmap(lambda k: tuple(jr.split(k)))(keys)
+        fresh = jnp.isinf(walkers.energy)
+        u = jax.vmap(lambda k: jr.uniform(k, (2,)))(k_choice)
+        move = _draw(u[:, 0], self.move_probabilities(state.shared)) if self.moves else jnp.zeros_like(walkers.index)
+        start = _draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.moves)
+        origin = jnp.where(fresh, start, move)
+        shape = walkers.positions.shape
+        parents = Structure(
+            walkers.positions,
+            jnp.broadcast_to(system.numbers, shape[:2]),
+            jnp.broadcast_to(jnp.asarray(system.cell, shape and walkers.positions.dtype), (shape[0], 3, 3)),
+            jnp.broadcast_to(system.fixed, shape[:2]),
+            system.pbc,
+        )
+        positions = walkers.positions
+        # Each generator runs only when some walker of this batch drew it.
+        for i, generator in enumerate(self.moves + self.starts):
+            chosen = origin == i
+
+            def make(positions, generator=generator, chosen=chosen):
+                one = lambda k, p: generator(k, jax.tree.map(lambda a: a[None], p), system).positions  # noqa: E731
+                return jnp.where(chosen[:, None, None], jax.vmap(one)(k_move, parents), positions)
+
+            positions = lax.cond(chosen.any(), make, lambda p: p, positions)
+        return Proposals(eqx.tree_at(lambda s: s.positions, parents, positions), origin)
+
+    def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
+        w: Walker = state.walkers
+        keys = jax.vmap(lambda i, h: jr.fold_in(jr.fold_in(key, i), 2 * h + 1))(w.index, w.hops)
+        u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(keys)
+        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        scale = self.temperature * self.energy_scale
+        tolerance = 1e-4 * self.energy_scale
+        accept = good & (outcome.energy < w.energy - scale * jnp.log(u))
+        lowered = good & (outcome.energy < w.best - tolerance)
+        gained = good & (outcome.energy < w.energy - tolerance) & jnp.isfinite(w.energy)
+        stalled = jnp.where(lowered, 0, w.stalled + outcome.valid)
+        over = stalled >= self.patience
+        walkers = Walker(
+            positions=jnp.where(accept[:, None, None], outcome.structures.positions, w.positions),
+            energy=jnp.where(over, jnp.inf, jnp.where(accept, outcome.energy, w.energy)),
+            best=jnp.where(over, jnp.inf, jnp.where(lowered, outcome.energy, w.best)),
+            stalled=jnp.where(over, 0, stalled),
+            hops=w.hops + outcome.valid,
+            run=w.run + over,
+            index=w.index,
+        )
+        return State(walkers, self._learn(state.shared, outcome, gained))
+
+    def _learn(self, bandit: Bandit, outcome: Outcome, gained) -> Bandit:
+        used = (outcome.origin[:, None] == jnp.arange(len(self.moves))) & outcome.valid[:, None]
+        forget = self.memory ** outcome.valid.sum()
+        add = lambda old, value: forget * old + (used * value[:, None]).sum(0).astype(jnp.float32)  # noqa: E731
+        return Bandit(
+            add(bandit.trials, jnp.ones_like(outcome.energy)),
+            add(bandit.cost, outcome.steps / 100),
+            add(bandit.gains, gained.astype(jnp.float32)),
+        )
+
+
+def _draw(u, probabilities):
+    """Index drawn from `probabilities` by uniform numbers `u` (n,)."""
+    return jnp.minimum((u[:, None] > jnp.cumsum(probabilities)).sum(1), probabilities.shape[0] - 1).astype(jnp.int32)

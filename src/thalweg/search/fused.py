@@ -1,0 +1,140 @@
+"""The device loop: a search's `ask` and `tell` fused with the relaxation driver, for as long as the host lets it run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from thalweg.potentials.base import Potential
+from thalweg.relax.base import CONVERGED, FAILED, RUNNING, Relaxer
+from thalweg.relax.driver import CHUNK, Lanes, advance, empty_lanes, load
+from thalweg.search.base import Outcome, Search, State
+from thalweg.structure import Structure
+from thalweg.system import System
+
+
+class Finished(eqx.Module):
+    """Relaxations that finished during one visit to the device, in order; rows with `valid` False are empty."""
+
+    positions: jax.Array  # (blocks, rows, atoms, 3)
+    energy: jax.Array  # (blocks, rows), likewise below
+    steps: jax.Array
+    status: jax.Array
+    origin: jax.Array
+    walker: jax.Array
+    run: jax.Array
+    valid: jax.Array
+
+
+class DeviceState(eqx.Module):
+    """Everything that a fused search needs to go on, exactly: this is what a checkpoint holds."""
+
+    lanes: Lanes
+    search: State
+    origin: jax.Array  # (lanes,) generator of the structure in each lane
+    asked: jax.Array  # (lanes,) False before a lane's first proposal
+
+
+class Limits(eqx.Module):
+    """When the device hands back to the host: a full log, spent evaluations, the target reached, or `looks` taken."""
+
+    evaluations: jax.Array | int
+    target: jax.Array | float
+    looks: jax.Array | int
+
+
+def begin(search: Search, relaxer: Relaxer, system: System, n_lanes: int, dtype) -> DeviceState:
+    """The state before the first step."""
+    lanes = empty_lanes(relaxer, len(system.numbers), n_lanes, dtype)
+    return DeviceState(lanes, search.init(system, n_lanes, dtype), jnp.zeros(n_lanes, jnp.int32), jnp.zeros(n_lanes, bool))
+
+
+def group_size(n_lanes: int) -> int:
+    """How many finished lanes are told and asked together."""
+    return max(1, n_lanes // 8)
+
+
+@eqx.filter_jit
+def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
+    """Run on the device until a limit is met. Returns the new state, what finished, and the number of blocks filled.
+
+    `constant` is (key, search, potential, relaxer, system, fmax, max_steps). How long a visit lasts does not change the
+    course of the search: the state alone determines what comes next, which is what makes resuming exact.
+    """
+    key, search, potential, relaxer, system, fmax, max_steps = constant
+    n_slots, _, n_lanes = state.lanes.positions.shape
+    rows = group_size(n_lanes)
+    dtype = state.lanes.positions.dtype
+    numbers = jnp.asarray(system.numbers)[:, None]
+    free = (~jnp.asarray(system.fixed)).astype(dtype)[:, None, None]
+
+    empty = lambda shape, kind: jnp.zeros((n_blocks, rows, *shape), kind)  # noqa: E731
+    log = Finished(
+        empty((n_slots, 3), dtype), empty((), dtype), *(empty((), jnp.int32) for _ in range(5)), empty((), bool)
+    )
+
+    def relaxing(carry):
+        lanes, _ = carry
+        lanes = advance(lanes, potential, relaxer, numbers, free, fmax, max_steps)
+        return lanes, (lanes.status != RUNNING).sum()
+
+    def turn(carry):
+        state, log, block, spent, lowest, looks = carry
+        ready = (state.lanes.status != RUNNING).sum()
+        lanes, _ = lax.while_loop(lambda c: c[1] < rows, relaxing, (state.lanes, ready))
+        done = lanes.status != RUNNING
+        rank = jnp.cumsum(done) - 1
+        selected = done & (rank < rows)
+        # index[r]: the lane in row r; row[l]: the row of lane l (only meaningful where selected).
+        index = ((rank == jnp.arange(rows)[:, None]) & done).argmax(1)
+        row = jnp.clip(rank, 0, rows - 1)
+        take = lambda tree: jax.tree.map(lambda a: a[index], tree)  # noqa: E731
+        put = lambda old, new: jax.tree.map(  # noqa: E731
+            lambda o, n: jnp.where(selected.reshape(-1, *[1] * (o.ndim - 1)), n[row], o), old, new
+        )
+        positions = jnp.moveaxis(lanes.positions[..., index], -1, 0)
+        walkers = take(state.search.walkers)
+        sub = State(walkers, state.search.shared)
+        structures = Structure(
+            positions,
+            jnp.broadcast_to(system.numbers, positions.shape[:2]),
+            jnp.broadcast_to(jnp.asarray(system.cell, dtype), (rows, 3, 3)),
+            jnp.broadcast_to(system.fixed, positions.shape[:2]),
+            system.pbc,
+        )
+        outcome = Outcome(
+            structures, lanes.energy[index], lanes.steps[index], lanes.status[index], state.origin[index], state.asked[index]
+        )
+        entry = Finished(
+            positions, outcome.energy, outcome.steps, outcome.status, outcome.origin, walkers.index, walkers.run, outcome.valid
+        )
+        log = jax.tree.map(lambda a, b: lax.dynamic_update_index_in_dim(a, b.astype(a.dtype), block, 0), log, entry)
+        sub = search.tell(key, sub, outcome, system)
+        proposals = search.ask(key, sub, system)
+        spread = jnp.moveaxis(proposals.structures.positions, 0, -1).astype(dtype)[..., row]
+        lanes = load(lanes, relaxer, selected, spread)
+        new = DeviceState(
+            lanes,
+            State(put(state.search.walkers, sub.walkers), sub.shared),
+            jnp.where(selected, proposals.origin[row], state.origin),
+            state.asked | selected,
+        )
+        usable = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        lowest = jnp.minimum(lowest, jnp.where(usable, outcome.energy, jnp.inf).min())
+        spent = spent + jnp.where(outcome.valid, outcome.steps, 0).sum()
+        return new, log, block + 1, spent, lowest, looks + 1
+
+    def more(carry):
+        _, _, block, spent, lowest, looks = carry
+        return (block < n_blocks) & (spent < limits.evaluations) & (lowest > limits.target) & (looks < limits.looks)
+
+    carry = (state, log, jnp.asarray(0), jnp.asarray(0), jnp.asarray(jnp.inf, dtype), jnp.asarray(0))
+    state, log, block, *_ = lax.while_loop(more, turn, carry)
+    return state, log, block
+
+
+__all__ = ["CHUNK", "CONVERGED", "DeviceState", "Finished", "Limits", "begin", "group_size", "visit"]
