@@ -1,0 +1,96 @@
+"""What a report is made of: plain records of NumPy arrays and builtins, filled from the store of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """One distinct local minimum of the run."""
+
+    energy: float
+    hits: int  # relaxations that ended here
+    independent_hits: int  # independent runs that came here at least once
+    found_by: str  # generator of the first hit
+    evaluations: int  # energy evaluations of the whole run up to the first hit
+    positions: np.ndarray  # (atoms, 3)
+    numbers: np.ndarray  # (atoms,) atomic numbers; 0 is a particle of a model system, -1 is padding
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one generator did during the run."""
+
+    name: str
+    trials: int  # relaxations that it proposed
+    gained: int  # of these, how many lowered the energy of their walker
+    weight: float | None  # probability of being chosen, at the end of the run; None for starts
+    evaluations_per_trial: float
+    accepted: int | None = None  # of the trials, how many the walker accepted; None where that was not recorded
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The run as a series of moments; all arrays have the same length and never decrease, but `best`, which never rises."""
+
+    evaluations: np.ndarray
+    seconds: np.ndarray  # wall clock
+    best: np.ndarray  # lowest energy so far; not finite before the first minimum
+    relaxations: np.ndarray
+    distinct: np.ndarray  # distinct minima so far
+
+    @classmethod
+    def empty(cls) -> Progress:
+        """A run that has not begun."""
+        return cls(*(np.zeros(0) for _ in range(5)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published energy to compare with; energies within `tolerance` count as equal."""
+
+    energy: float
+    source: str
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How sure one may be that no lower minimum remains."""
+
+    hits: int  # independent runs that found the lowest minimum
+    runs: int  # independent runs begun
+    remaining: float | None  # estimated probability that a lower minimum remains; None without an estimate
+    estimator: str = ""  # one sentence
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report page shows."""
+
+    title: str  # e.g. LJ38
+    formula: str
+    n_atoms: int
+    minima: tuple[Minimum, ...] = ()  # in any order
+    progress: Progress = field(default_factory=Progress.empty)
+    moves: tuple[Move, ...] = ()
+    confidence: Confidence = Confidence(0, 0, None)
+    reference: Reference | None = None
+    model: str = ""  # what gave the energies, e.g. Lennard-Jones
+    energy_unit: Literal["eV", "ε"] | str = "eV"
+    length_unit: Literal["Å", "σ"] | str = "Å"
+    seed: int = 0
+    started: str = ""  # ISO 8601
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    command: str = ""
+    resolved_input: str = ""  # TOML
+    stop_reason: str = ""  # one sentence
+    versions: Mapping[str, str] = field(default_factory=dict)  # thalweg, jax, numpy, python, platform
+    n_distinct: int | None = None  # distinct minima of the whole run, where `minima` holds only the lowest
