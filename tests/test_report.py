@@ -117,7 +117,8 @@ EDGES = {
     "hostile": example(
         title=HOSTILE, formula=HOSTILE, model=HOSTILE, command=HOSTILE, resolved_input=HOSTILE, stop_reason=HOSTILE,
         started=HOSTILE, energy_unit=HOSTILE, length_unit=HOSTILE, versions={HOSTILE: HOSTILE},
-        reference=Reference(-44.3, HOSTILE), minima=(replace(minimum(), found_by=HOSTILE),), moves=(Move(HOSTILE, 1, 1, 1.0, 1.0),),
+        reference=Reference(-44.3, HOSTILE), minima=(replace(minimum(), found_by=HOSTILE),),
+        moves=(Move(HOSTILE, 1, 1, 1.0, 1.0),),
         confidence=Confidence(1, 1, 0.5, HOSTILE, (HOSTILE,)),
     ),
 }  # fmt: skip

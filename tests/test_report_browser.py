@@ -291,9 +291,17 @@ def test_scale_switch_and_tooltip(page):
 
 def test_phone_in_the_dark(browser, report):
     page = browser.page(report[0], width=400, height=800, dark=True)
-    page.painted()
+    before = page.painted()
     assert page.value("document.documentElement.scrollWidth") <= 400, "the page is wider than the phone"
     assert page.pixels("#viewer canvas")[3, 3].max() < 60, "the picture has no dark ground"
+    b = page.box("#viewer canvas")
+    x, y = b["x"] + b["width"] / 2, b["y"] + b["height"] / 2
+    for kind, apart in (("touchStart", 40), ("touchMove", 50), ("touchMove", 80), ("touchEnd", None)):
+        fingers = [] if apart is None else [{"x": x + sign * apart, "y": y, "id": k} for k, sign in enumerate((-1, 1))]
+        page.send("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+    after = page.painted()
+    assert after["turn"] == before["turn"]
+    assert 1.2 < float(after["zoom"]) / float(before["zoom"]) < 2.1, "a pinch from 80 to 160 pixels"
     assert page.trouble() == []
     page.close()
 

@@ -155,7 +155,8 @@ def structure(data: ReportData, minima: Sequence[Minimum]) -> str:
         "structure",
         "Structure",
         f"""<div class="columns"><figure class="card" id="viewer"><div class="stage">{picture}
-<canvas hidden tabindex="0" role="img" aria-label="Structure in three dimensions. Arrow keys turn it, plus and minus zoom."></canvas></div>
+<canvas hidden tabindex="0" role="img"
+aria-label="Structure in three dimensions. Arrow keys turn it, plus and minus zoom."></canvas></div>
 <figcaption aria-live="polite">{esc(first)}</figcaption>
 <div class="controls needs-js" role="group" aria-label="Which minimum is shown">{buttons}</div>
 {_view_controls(file_name(data.title), xyz_link(shown[0], 1))}
