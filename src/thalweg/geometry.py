@@ -46,6 +46,12 @@ def random_rotation(key, dtype=jnp.float32):
     return jnp.stack([a, b, jnp.cross(a, b)])
 
 
+def squared_distances(a, b):
+    """Squared distances (n, m) between points (n, 3) and (m, 3), component by component: the long axis stays innermost."""
+    dx, dy, dz = (a[:, k, None] - b[None, :, k] for k in range(3))
+    return dx * dx + dy * dy + dz * dz
+
+
 def contact_energies(points, x, points_bonds, bonds, mask, hard: bool = False):
     """Geometric binding of `points` (p, 3) to atoms `x` (atoms, 3): a Lennard-Jones sum in units of one contact.
 
@@ -53,7 +59,7 @@ def contact_energies(points, x, points_bonds, bonds, mask, hard: bool = False):
     than contact count as contact (-1) unless `hard`, when they repel. A point that is itself an atom must be masked by
     the caller; distances below 1e-3 bonds are ignored.
     """
-    d2 = ((points[:, None] - x[None]) ** 2).sum(-1)
+    d2 = squared_distances(points, x)
     sigma2 = ((points_bonds[:, None] + bonds[None]) / 2) ** 2
     ratio = sigma2 / jnp.maximum(d2, 1e-6 * sigma2)
     ratio = jnp.minimum(ratio, 4.0 if hard else 1.0)

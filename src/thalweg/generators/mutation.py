@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
@@ -73,7 +74,7 @@ class Relocate(Generator):
     name: ClassVar[str] = "relocate"
     most: int = 3
     greed: float = 3.0
-    rays: int = 40
+    rays: int = eqx.field(static=True, default=40)
 
     def __call__(self, key, parents: Structure, system: System) -> Structure:
         x0 = centred(parents.positions[0], system.mask)
@@ -84,7 +85,7 @@ class Relocate(Generator):
             k_atom, k_rays, k_site = jr.split(jr.fold_in(key, i), 3)
             atom = weakest(k_atom, x, system, self.greed)
             others = system.mask & (jnp.arange(x.shape[0]) != atom)
-            bonds = system.bond_lengths.astype(x.dtype)
+            bonds = jnp.asarray(system.bond_lengths, x.dtype)
             sites = landing_sites(random_direction(k_rays, (self.rays,), x.dtype), x, bonds[atom], bonds, others)
             score = contact_energies(sites, x, jnp.full(self.rays, bonds[atom]), bonds, others)
             best = jnp.argmin(score - gumbel(k_site, score) / (2 * self.greed))
@@ -141,6 +142,6 @@ def gumbel(key, like):
 
 def weakest(key, x, system: System, greed: float):
     """Index of an atom drawn with a preference for few contacts (softmax of `greed` x contact energy)."""
-    bonds = system.bond_lengths.astype(x.dtype)
+    bonds = jnp.asarray(system.bond_lengths, x.dtype)
     energy = contact_energies(x, x, bonds, bonds, system.mask)
     return jnp.argmax(jnp.where(system.mask, greed * energy + gumbel(key, energy), -jnp.inf))

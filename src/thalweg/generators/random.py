@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
@@ -67,8 +68,8 @@ class SymmetricRandom(Generator):
         n_slots = parent.positions.shape[0]
         key, k_group, k_turn, k_rest = jr.split(key, 4)
         group = jr.randint(k_group, (), 0, self.groups.n_groups)
-        ops = self.groups.operations[group].astype(dtype)
-        order = self.groups.orders[group]
+        table = jax.tree.map(lambda a: jnp.asarray(a)[group], self.groups)
+        ops, order = table.operations.astype(dtype), table.orders
         radius = (cluster_radius(system) * self.spread).astype(dtype)
         closest2 = (self.closest * system.bond) ** 2
         n_atoms = system.n_atoms
@@ -79,16 +80,15 @@ class SymmetricRandom(Generator):
             element = jr.randint(k_element, (), 0, order)
             element = jnp.where(jr.uniform(k_special) < self.special, element, 0)
             point = in_ball(k_point, (), dtype) * radius
-            images = ops @ (self.groups.projectors[group, element].astype(dtype) @ point)
-            distinct = self.groups.orbit[group, element]
+            images = ops @ (table.projectors[element].astype(dtype) @ point)
+            distinct = table.orbit[element]
             size = distinct.sum()
-            # Distances within the orbit and to the atoms placed before.
-            d2_own = ((images - images[0]) ** 2).sum(-1)
-            own = jnp.where(distinct, d2_own, jnp.inf).at[0].set(jnp.inf).min()
-            d2 = ((images[:, None] - x[None]) ** 2).sum(-1)
-            others = jnp.where(distinct[:, None] & (jnp.arange(n_slots) < count)[None], d2, jnp.inf).min()
+            # What is placed is symmetric, so one image's distances are every image's distances.
+            own = jnp.where(distinct & (jnp.arange(len(ops)) > 0), ((images - images[0]) ** 2).sum(-1), jnp.inf).min()
+            others = jnp.where(jnp.arange(n_slots) < count, ((x - images[0]) ** 2).sum(-1), jnp.inf).min()
             clash = jnp.minimum(own, others) < closest2
-            fits = (count + size <= n_atoms) & (~clash | (trial % self.tries == self.tries - 1))
+            overlap = jnp.minimum(own, others) < closest2 / 4  # never taken: such pairs only blow the relaxation up
+            fits = (count + size <= n_atoms) & (~clash | (trial % self.tries == self.tries - 1)) & ~overlap
             slot = jnp.where(distinct & fits, count + jnp.cumsum(distinct) - 1, n_slots)
             x = x.at[slot].set(images, mode="drop")
             return x, count + jnp.where(fits, size, 0), trial + 1, key

@@ -7,8 +7,6 @@ proposes it (`thalweg.search.fused`).
 
 from __future__ import annotations
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from thalweg.errors import StructureError
+from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
 from thalweg.relax.base import CONVERGED, FAILED, RUNNING, STEP_LIMIT, Relaxer, largest_norm
 from thalweg.structure import Structure
@@ -81,14 +80,26 @@ def advance(lanes: Lanes, potential: Potential, relaxer: Relaxer, numbers, free,
         going = status == RUNNING
         return Lanes(
             positions=jnp.where(going, lanes.positions + move, lanes.positions),
-            energy=jnp.where(running, out.energy, lanes.energy),
-            forces=jnp.where(running, forces, lanes.forces),
+            energy=out.energy,  # a lane that is done stays where it is, so this is the same energy again
+            forces=forces,
             status=status,
             steps=steps,
             state=state,
         )
 
     return lax.fori_loop(0, n_steps, one, lanes)
+
+
+class Relaxation(eqx.Module):
+    """What evaluating a proposal means: a local minimisation of `potential` by `relaxer`.
+
+    Stops at max |F| < `fmax` (eV/Å, or the potential's reduced units) or after `max_steps` evaluations per structure.
+    """
+
+    potential: Potential
+    relaxer: Relaxer
+    fmax: float = 1e-5
+    max_steps: int = 2000
 
 
 class Relaxed(eqx.Module):
@@ -107,66 +118,65 @@ class Relaxed(eqx.Module):
 
 
 @eqx.filter_jit
-def _relax_queue(potential, relaxer, positions, numbers, free, fmax, max_steps, n_lanes: int):
-    """Relax all of `positions` (atoms, 3, queue) in `n_lanes` lanes; the queue is reloaded inside the loop."""
+def _relax_queue(relaxation: Relaxation, positions, numbers, free, count, n_lanes: int):
+    """Relax the first `count` of `positions` (atoms, 3, queue) in `n_lanes` lanes, reloaded inside the loop."""
+    potential, relaxer = relaxation.potential, relaxation.relaxer
     n = positions.shape[2]
     lanes = empty_lanes(relaxer, positions.shape[0], n_lanes, positions.dtype)
     held = jnp.full(n_lanes, n)  # which structure of the queue each lane holds; n: none
-    out = (positions, jnp.zeros(n, positions.dtype), jnp.zeros(n, positions.dtype), jnp.zeros(n, jnp.int32), jnp.zeros(n, jnp.int32))
+    zero, none = jnp.zeros(n, positions.dtype), jnp.zeros(n, jnp.int32)
+    out = (positions, zero, zero, none, none)
 
     def refill(carry):
         lanes, held, following, out = carry
         done = lanes.status != RUNNING
         where = jnp.where(done, held, n)  # n is out of range and dropped
-        put = lambda a, v: a.at[..., where].set(v, mode="drop")  # noqa: E731
         results = (lanes.positions, lanes.energy, largest_norm(lanes.forces), lanes.steps, lanes.status)
-        out = jax.tree.map(put, out, results)
-        rank = jnp.cumsum(done) - 1
-        held = jnp.where(done, jnp.minimum(following + rank, n), held)
+        out = jax.tree.map(lambda a, v: a.at[..., where].set(v, mode="drop"), out, results)
+        following_of_lane = following + jnp.cumsum(done) - 1
+        held = jnp.where(done, jnp.where(following_of_lane < count, following_of_lane, n), held)
         fresh = done & (held < n)
         lanes = load(lanes, relaxer, fresh, positions[..., jnp.minimum(held, n - 1)])
-        return lanes, held, jnp.minimum(following + done.sum(), n), out
+        return lanes, held, jnp.minimum(following + done.sum(), count), out
 
     def body(carry):
         lanes, held, following, out = carry
         index = jnp.minimum(held, n - 1)
-        lanes = advance(lanes, potential, relaxer, numbers[..., index], free[..., index], fmax, max_steps)
-        carry = (lanes, held, following, out)
+        lanes = advance(
+            lanes, potential, relaxer, numbers[..., index], free[..., index], relaxation.fmax, relaxation.max_steps
+        )
         done = (lanes.status != RUNNING) & (held < n)
-        return lax.cond(done.any(), refill, lambda c: c, carry)
+        return lax.cond(done.any(), refill, lambda c: c, (lanes, held, following, out))
 
-    carry = refill((lanes, held, jnp.asarray(0), out))
+    carry = refill((lanes, held, jnp.zeros_like(count), out))
     carry = lax.while_loop(lambda c: (c[1] < n).any(), body, carry)
     return carry[3]
 
 
-def relax(
-    structures: Structure,
-    potential: Potential,
-    relaxer: Relaxer,
-    fmax: float = 1e-5,
-    max_steps: int = 2000,
-    n_lanes: int = 64,
-) -> Relaxed:
-    """Relax a structure or a one-axis batch in float64 until max |F| < `fmax` (eV/Å, or reduced units).
+def relax(structures: Structure, relaxation: Relaxation, n_lanes: int = 32) -> Relaxed:
+    """Relax a structure or a one-axis batch in float64 until max |F| < `relaxation.fmax`.
 
-    Never raises for a structure that fails: its `status` says so (`thalweg.relax.STATUS_NAMES`) and its energy is as
-    the potential gave it. `max_steps` counts evaluations per structure.
+    Never raises for a structure that fails: its `status` says so (`thalweg.relax.base.STATUS_NAMES`) and its energy is
+    as the potential gave it. Batches are padded to powers of two, so that few sizes are ever compiled.
     """
     if len(structures.batch) > 1:
         raise StructureError(f"relax takes one structure or one batch axis, not batch shape {structures.batch}")
     single = not structures.batch
-    lift = lambda a: np.asarray(a)[None] if single else np.asarray(a)  # noqa: E731
-    positions = np.moveaxis(lift(structures.positions).astype(np.float64), 0, -1)
-    numbers = np.moveaxis(lift(structures.numbers), 0, -1)
-    free = ~np.moveaxis(lift(structures.fixed), 0, -1)
+    count = 1 if single else len(structures)
+    queue = 1 if single else max(n_lanes, 1 << (count - 1).bit_length())
+    last = lambda a: np.moveaxis(np.asarray(a)[None] if single else np.asarray(a), 0, -1)
+    fill = lambda a: np.concatenate([a, np.repeat(a[..., :1], queue - count, -1)], -1)
     with jax.enable_x64(True):
+        positions = fill(last(structures.positions)).astype(np.float64)
         out = _relax_queue(
-            potential, relaxer, jnp.asarray(positions), jnp.asarray(numbers), jnp.asarray(free[:, None], jnp.float64),
-            fmax, max_steps, min(n_lanes, positions.shape[-1]),
-        )  # fmt: skip
-        out = [np.asarray(a) for a in out]
-    out[0] = np.moveaxis(out[0], -1, 0)
-    x, energy, largest, steps, status = (a[0] for a in out) if single else out
+            as_leaves(relaxation, np.float64),
+            jnp.asarray(positions),
+            jnp.asarray(fill(last(structures.numbers))),
+            jnp.asarray(~fill(last(structures.fixed))[:, None], jnp.float64),
+            np.asarray(count),
+            min(n_lanes, queue),
+        )
+        arrays = [np.moveaxis(np.asarray(a), -1, 0)[:count] for a in out]
+    x, energy, largest, steps, status = (a[0] for a in arrays) if single else arrays
     done = Structure(x, structures.numbers, structures.cell, structures.fixed, structures.pbc)
     return Relaxed(done, energy, largest, steps, status)

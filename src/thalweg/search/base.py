@@ -6,7 +6,11 @@ import abc
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax import lax
 
+from thalweg.generators.base import Generator
 from thalweg.structure import Structure
 from thalweg.system import System
 from thalweg.typing import PyTree
@@ -63,3 +67,29 @@ class Search(eqx.Module):
     @abc.abstractmethod
     def origins(self) -> tuple[str, ...]:
         """Names of the generators, in the order of `Proposals.origin`."""
+
+
+def structures_of(system: System, positions) -> Structure:
+    """A traced batch of the system's structures from positions (batch, atoms, 3)."""
+    n = positions.shape[0]
+    spread = lambda a, dtype=None: jnp.broadcast_to(jnp.asarray(a, dtype), (n, *a.shape))
+    return Structure(
+        positions, spread(system.numbers), spread(system.cell, positions.dtype), spread(system.fixed), system.pbc
+    )
+
+
+def walker_keys(key, index, count):
+    """One key per walker from the run's key, the walker's index and a counter: independent of who is asked when."""
+    return jax.vmap(lambda i, c: jr.fold_in(jr.fold_in(key, i), c))(index, count)
+
+
+def generate(generators: tuple[Generator, ...], origin, keys, parents: Structure, system: System):
+    """Positions (batch, atoms, 3) proposed by generator `origin[k]` from parent k.
+
+    One walker after the other, so that only the generator it drew runs; mapped over, all of them would.
+    """
+    branches = [
+        lambda key, parent, generator=g: generator(key, jax.tree.map(lambda a: a[None], parent), system).positions
+        for g in generators
+    ]
+    return lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), (origin, keys, parents))

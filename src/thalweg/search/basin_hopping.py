@@ -1,4 +1,4 @@
-"""Basin hopping of many walkers, and random search as the same thing without hops."""
+"""Basin hopping of many walkers that learn together which moves pay."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax import lax
+import numpy as np
 
 from thalweg.generators.base import Generator
 from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State
-from thalweg.structure import Structure
+from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
 from thalweg.system import System
 
 
@@ -49,15 +48,13 @@ class BasinHopping(Search):
     start_weights: jax.Array
     temperature: float = 0.8
     energy_scale: float = 1.0
-    patience: int | jax.Array = 200
+    patience: int = 20
     explore: float = 0.3
-    memory: float = 0.999
+    memory: float = 0.999  # how much of the past counts after each hop
 
     def __init__(
-        self, moves, starts, move_weights=None, start_weights=None, temperature=0.8, energy_scale=1.0, patience=200, explore=0.3
+        self, moves, starts, move_weights=None, start_weights=None, temperature=0.8, energy_scale=1.0, patience=20, explore=0.3
     ):
-        import numpy as np
-
         self.moves, self.starts = tuple(moves), tuple(starts)
         self.move_weights = np.asarray(np.ones(len(moves)) if move_weights is None else move_weights, np.float32)
         self.start_weights = np.asarray(np.ones(len(starts)) if start_weights is None else start_weights, np.float32)
@@ -84,37 +81,19 @@ class BasinHopping(Search):
 
     def ask(self, key, state: State, system: System) -> Proposals:
         walkers: Walker = state.walkers
-        keys = jax.vmap(lambda i, h: jr.fold_in(jr.fold_in(key, i), 2 * h))(walkers.index, walkers.hops)
+        keys = walker_keys(key, walkers.index, 2 * walkers.hops)
         k_choice, k_move = jax.vmap(lambda k: tuple(jr.split(k)))(keys)
-        fresh = jnp.isinf(walkers.energy)
         u = jax.vmap(lambda k: jr.uniform(k, (2,)))(k_choice)
-        move = _draw(u[:, 0], self.move_probabilities(state.shared)) if self.moves else jnp.zeros_like(walkers.index)
-        start = _draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.moves)
-        origin = jnp.where(fresh, start, move)
-        shape = walkers.positions.shape
-        parents = Structure(
-            walkers.positions,
-            jnp.broadcast_to(system.numbers, shape[:2]),
-            jnp.broadcast_to(jnp.asarray(system.cell, shape and walkers.positions.dtype), (shape[0], 3, 3)),
-            jnp.broadcast_to(system.fixed, shape[:2]),
-            system.pbc,
-        )
-        positions = walkers.positions
-        # Each generator runs only when some walker of this batch drew it.
-        for i, generator in enumerate(self.moves + self.starts):
-            chosen = origin == i
-
-            def make(positions, generator=generator, chosen=chosen):
-                one = lambda k, p: generator(k, jax.tree.map(lambda a: a[None], p), system).positions  # noqa: E731
-                return jnp.where(chosen[:, None, None], jax.vmap(one)(k_move, parents), positions)
-
-            positions = lax.cond(chosen.any(), make, lambda p: p, positions)
+        move = draw(u[:, 0], self.move_probabilities(state.shared))
+        start = draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.moves)
+        origin = jnp.where(jnp.isinf(walkers.energy), start, move)
+        parents = structures_of(system, walkers.positions)
+        positions = generate(self.moves + self.starts, origin, k_move, parents, system)
         return Proposals(eqx.tree_at(lambda s: s.positions, parents, positions), origin)
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Walker = state.walkers
-        keys = jax.vmap(lambda i, h: jr.fold_in(jr.fold_in(key, i), 2 * h + 1))(w.index, w.hops)
-        u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(keys)
+        u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(walker_keys(key, w.index, 2 * w.hops + 1))
         good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
         scale = self.temperature * self.energy_scale
         tolerance = 1e-4 * self.energy_scale
@@ -145,6 +124,6 @@ class BasinHopping(Search):
         )
 
 
-def _draw(u, probabilities):
+def draw(u, probabilities):
     """Index drawn from `probabilities` by uniform numbers `u` (n,)."""
     return jnp.minimum((u[:, None] > jnp.cumsum(probabilities)).sum(1), probabilities.shape[0] - 1).astype(jnp.int32)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from thalweg.potentials.base import Potential
-from thalweg.relax.base import CONVERGED, FAILED, RUNNING, Relaxer
-from thalweg.relax.driver import CHUNK, Lanes, advance, empty_lanes, load
-from thalweg.search.base import Outcome, Search, State
-from thalweg.structure import Structure
+from thalweg.relax.base import FAILED, RUNNING, Relaxer
+from thalweg.relax.driver import Lanes, advance, empty_lanes, load
+from thalweg.search.base import Outcome, Search, State, structures_of
 from thalweg.system import System
 
 
@@ -62,10 +58,11 @@ def group_size(n_lanes: int) -> int:
 def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
     """Run on the device until a limit is met. Returns the new state, what finished, and the number of blocks filled.
 
-    `constant` is (key, search, potential, relaxer, system, fmax, max_steps). How long a visit lasts does not change the
+    `constant` is (key, search, relaxation, system). How long a visit lasts does not change the
     course of the search: the state alone determines what comes next, which is what makes resuming exact.
     """
-    key, search, potential, relaxer, system, fmax, max_steps = constant
+    key, search, relaxation, system = constant
+    potential, relaxer = relaxation.potential, relaxation.relaxer
     n_slots, _, n_lanes = state.lanes.positions.shape
     rows = group_size(n_lanes)
     dtype = state.lanes.positions.dtype
@@ -79,7 +76,7 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
 
     def relaxing(carry):
         lanes, _ = carry
-        lanes = advance(lanes, potential, relaxer, numbers, free, fmax, max_steps)
+        lanes = advance(lanes, potential, relaxer, numbers, free, relaxation.fmax, relaxation.max_steps)
         return lanes, (lanes.status != RUNNING).sum()
 
     def turn(carry):
@@ -99,15 +96,8 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
         positions = jnp.moveaxis(lanes.positions[..., index], -1, 0)
         walkers = take(state.search.walkers)
         sub = State(walkers, state.search.shared)
-        structures = Structure(
-            positions,
-            jnp.broadcast_to(system.numbers, positions.shape[:2]),
-            jnp.broadcast_to(jnp.asarray(system.cell, dtype), (rows, 3, 3)),
-            jnp.broadcast_to(system.fixed, positions.shape[:2]),
-            system.pbc,
-        )
         outcome = Outcome(
-            structures, lanes.energy[index], lanes.steps[index], lanes.status[index], state.origin[index], state.asked[index]
+            structures_of(system, positions), lanes.energy[index], lanes.steps[index], lanes.status[index], state.origin[index], state.asked[index]
         )
         entry = Finished(
             positions, outcome.energy, outcome.steps, outcome.status, outcome.origin, walkers.index, walkers.run, outcome.valid
@@ -136,5 +126,3 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
     state, log, block, *_ = lax.while_loop(more, turn, carry)
     return state, log, block
 
-
-__all__ = ["CHUNK", "CONVERGED", "DeviceState", "Finished", "Limits", "begin", "group_size", "visit"]

@@ -1,0 +1,167 @@
+"""`Ledger`: what a run has counted and found, taken from the device's logs."""
+
+from __future__ import annotations
+
+import io
+
+import jax
+import numpy as np
+
+from thalweg.archive import Archive
+from thalweg.confidence import probability_lower_remains
+from thalweg.relax.base import FAILED
+from thalweg.relax.driver import Relaxation, relax
+from thalweg.search.fused import DeviceState, Finished
+from thalweg.store import Record
+from thalweg.system import System
+
+#: Structures polished at a time.
+POLISHED = 32
+
+
+class Ledger:
+    """Counts evaluations and relaxations, polishes and archives low minima, and keeps the outcome of independent runs.
+
+    The outcome of a run (one walker from one start until it gives up) is its lowest energy. Runs that still go on
+    are not counted: a run that hits the best goes on for a while, one that fails ends early.
+    """
+
+    def __init__(self, system: System, origins: tuple[str, ...], keep: int, energy_scale: float, bond: float):
+        self.system, self.origins, self.energy_scale = system, origins, energy_scale
+        self.archive = Archive(system.numbers, keep, energy_scale, bond, cell=system.cell, pbc=system.pbc)
+        self.evaluations = self.relaxations = self.failures = 0
+        self._counts = np.zeros((len(origins), 3), np.int64)  # per generator: relaxations, evaluations, new best
+        self._going: dict[int, tuple[int, float]] = {}  # walker -> its run and that run's lowest energy
+        self._ended: list[float] = []  # lowest energy of each run that ended
+
+    def take(self, log: Finished, polish: Relaxation, seconds: float) -> None:
+        """Enter what the device finished, in order."""
+        valid = log.valid.ravel()
+        flat = {name: np.asarray(value).reshape(-1, *value.shape[2:])[valid] for name, value in vars(log).items()}
+        if not len(flat["energy"]):
+            return
+        flat["positions"] = flat["positions"][:, : len(self.system.numbers)]
+        counted = self.evaluations + np.cumsum(flat["steps"], dtype=np.int64)
+        good = np.isfinite(flat["energy"]) & (flat["status"] != FAILED)
+        self.evaluations = int(counted[-1])
+        self.relaxations += len(good)
+        self.failures += int((~good).sum())
+        for column, amount in ((0, 1), (1, flat["steps"])):
+            np.add.at(self._counts[:, column], flat["origin"], amount)
+        self._follow_runs(flat, good)
+        self._enter(flat, good, counted, polish, seconds)
+
+    def _enter(self, flat, good, counted, polish: Relaxation, seconds: float) -> None:
+        """Count hits of known minima; polish and archive what is new and low."""
+        margin = 1e-3 * self.energy_scale
+        before = self.archive.best
+        left = np.flatnonzero(good)
+        left = left[np.argsort(flat["energy"][left], kind="stable")]
+        while len(left):
+            left = left[flat["energy"][left] <= self.archive.threshold + margin]
+            ids = self.archive.known(flat["energy"][left], flat["positions"][left])
+            order = np.argsort(left[ids >= 0], kind="stable")  # the archive wants a walker's runs in their order
+            seen = left[ids >= 0][order]
+            self.archive.hit(ids[ids >= 0][order], flat["walker"][seen], flat["run"][seen])
+            # The lowest first, a fixed number at a time: one compiled size, and what they turn out to be
+            # makes many of the others known.
+            left = left[ids < 0]
+            self._polish(left[:POLISHED], flat, counted, polish, seconds)
+            left = left[POLISHED:]
+        best = self.archive.best
+        if best is not None and (before is None or best.energy < before.energy - margin):
+            self._counts[self.origins.index(best.origin), 2] += 1
+
+    def _polish(self, rows, flat, counted, polish: Relaxation, seconds: float) -> None:
+        """Relax these tightly in float64 and archive them."""
+        if not len(rows):
+            return
+        done = relax(self.system.structure(flat["positions"][rows]), polish, n_lanes=POLISHED)
+        self.evaluations += int(done.steps.sum())
+        # A polish that does not converge would enter an energy that is not a minimum's.
+        kept = done.converged & np.isfinite(done.energy)
+        rows = rows[kept]
+        names = [self.origins[k] for k in flat["origin"][rows]]
+        self.archive.add(
+            done.energy[kept], np.asarray(done.structures.positions)[kept], flat["walker"][rows], flat["run"][rows],
+            names, counted[rows], seconds,
+        )  # fmt: skip
+
+    def _follow_runs(self, flat, good) -> None:
+        """Update the lowest energy of each walker's run; a record of the next run ends the one before."""
+        energy = np.where(good, flat["energy"].astype(np.float64), np.inf)
+        order = np.lexsort((flat["run"], flat["walker"]))
+        walker, run, energy = flat["walker"][order], flat["run"][order], energy[order]
+        first = np.flatnonzero(np.r_[True, (np.diff(walker) != 0) | (np.diff(run) != 0)])
+        for w, r, e in zip(walker[first], run[first], np.minimum.reduceat(energy, first), strict=True):
+            before_run, before = self._going.get(int(w), (int(r), np.inf))
+            if before_run != r:
+                self._ended.append(before)
+                before = np.inf
+            self._going[int(w)] = (int(r), min(before, float(e)))
+
+    @property
+    def n_runs(self) -> int:
+        """Independent runs that ended."""
+        return len(self._ended)
+
+    def run_hits(self) -> int:
+        """Runs that ended with the best minimum as their lowest."""
+        best = self.archive.best
+        if best is None:
+            return 0
+        near = 1e-3 * self.energy_scale + 2e-6 * abs(best.energy)
+        return int((np.asarray(self._ended) <= best.energy + near).sum())
+
+    def lower_remains(self) -> float:
+        """Probability that a lower minimum remains (`thalweg.confidence`)."""
+        return probability_lower_remains(self.n_runs, self.run_hits())
+
+    def hopeless(self) -> bool:
+        """True when hundreds of relaxations all failed."""
+        return self.relaxations >= 200 and self.failures == self.relaxations
+
+    def statistics(self, chances: np.ndarray | None) -> list[dict]:
+        """One row per generator: relaxations, evaluations, how often it lowered the best, its present chance."""
+        rows = []
+        for k, name in enumerate(self.origins):
+            n, evaluations, best = self._counts[k].tolist()
+            chance = float(chances[k]) if chances is not None and k < len(chances) else None
+            rows.append({"name": name, "trials": n, "evaluations": evaluations, "new_best": best, "chance": chance})
+        return rows
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The ledger besides the archive's records, for a checkpoint."""
+        going = [(w, r, e) for w, (r, e) in self._going.items()]
+        return {
+            "counts": self._counts,
+            "totals": np.array([self.evaluations, self.relaxations, self.failures]),
+            "going": np.array(going, np.float64).reshape(-1, 3),
+            "ended": np.array(self._ended, np.float64),
+            **{f"archive_{k}": v for k, v in self.archive.state().items()},
+        }
+
+    def restore(self, minima: list[Record], arrays: dict[str, np.ndarray]) -> None:
+        """The ledger as it was when `arrays` were saved with these minima."""
+        self.archive.restore(minima, {k.removeprefix("archive_"): v for k, v in arrays.items() if k.startswith("archive_")})
+        self._counts = arrays["counts"]
+        self.evaluations, self.relaxations, self.failures = arrays["totals"].tolist()
+        self._going = {int(w): (int(r), float(e)) for w, r, e in arrays["going"]}
+        self._ended = arrays["ended"].tolist()
+
+
+def save_state(state: DeviceState, arrays: dict[str, np.ndarray]) -> bytes:
+    """Device state and named arrays as the bytes of a NumPy archive."""
+    leaves = {f"leaf_{k}": np.asarray(a) for k, a in enumerate(jax.tree.leaves(state))}
+    buffer = io.BytesIO()
+    np.savez(buffer, **leaves, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def load_state(data: bytes, like: DeviceState) -> tuple[DeviceState, dict[str, np.ndarray]]:
+    """The inverse of `save_state`, with the tree structure of `like`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+        arrays = {k: saved[k] for k in saved.files}
+    leaves, tree = jax.tree.flatten(like)
+    state = jax.tree.unflatten(tree, [arrays.pop(f"leaf_{k}") for k in range(len(leaves))])
+    return state, arrays

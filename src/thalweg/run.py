@@ -1,0 +1,269 @@
+"""Running a search: the loop between device and store, and what it knows at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from thalweg import prng
+from thalweg.errors import InputError, PotentialError
+from thalweg.leaves import as_leaves
+from thalweg.ledger import Ledger, load_state, save_state
+from thalweg.relax.driver import Relaxation
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.search import fused
+from thalweg.search.base import Search
+from thalweg.store import Store
+from thalweg.system import System
+
+#: Finished relaxations the device may log before it hands back (blocks of a few each).
+LOG_BLOCKS = 128
+#: Atom counts that structures are padded to, so that a sweep over sizes compiles few programs.
+BUCKETS = (8, 16, 24, 32, 40, 56, 80, 104, 128, 152)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search is run, apart from the method: reproducibility, precision and effort."""
+
+    seed: int = 0
+    walkers: int = 64
+    precision: str = "float32"  # of the hops; everything reported is polished in float64
+    fmax: float = 0.05  # at which a hop's relaxation ends, in energy scales per bond length
+    max_steps: int = 500  # evaluations per relaxation
+    keep: int = 100  # how many of the lowest distinct minima are kept
+
+    def __post_init__(self):
+        if self.precision not in ("float32", "float64"):
+            raise InputError(f'precision is "{self.precision}"; it must be "float32" or "float64"')
+        for name in ("walkers", "max_steps", "keep"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; it must be between 0 and 2^32 - 1")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a search ends: whichever limit comes first. None means no such limit."""
+
+    time: float | None = None  # seconds of wall time of this session
+    evaluations: int | None = None
+    relaxations: int | None = None
+    target: float | None = None  # energy to reach
+    confidence: float | None = None  # 1 - probability that a lower minimum remains
+
+    def reason(self, now: Progress) -> str | None:
+        """Why the search ends now, as a sentence, or None to go on."""
+        if self.target is not None and now.best <= self.target:
+            return "reached the target energy"
+        if self.confidence is not None and 1 - now.lower_remains >= self.confidence:
+            return f"reached the asked confidence of {self.confidence:.0%}"
+        if self.evaluations is not None and now.evaluations >= self.evaluations:
+            return f"used the {self.evaluations:,} evaluations allowed"
+        if self.relaxations is not None and now.relaxations >= self.relaxations:
+            return f"used the {self.relaxations:,} relaxations allowed"
+        if self.time is not None and now.session >= self.time:
+            return f"used the {self.time:g} s allowed"
+        return None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A snapshot of a run. Counts cover all its sessions, `session` (seconds) only the present one."""
+
+    elapsed: float
+    session: float
+    cpu_seconds: float
+    evaluations: int
+    relaxations: int
+    best: float
+    hits: int
+    independent_hits: int
+    distinct: int
+    runs: int
+    run_hits: int
+    lower_remains: float
+
+
+@dataclass
+class Result:
+    """What a search found: the ledger with its archive of minima, the last snapshot, and why it ended."""
+
+    ledger: Ledger
+    progress: Progress
+    reason: str
+    moves: list[dict] = field(default_factory=list)
+
+    @property
+    def energy(self) -> float:
+        """Energy of the best minimum, float64; inf if nothing was found."""
+        return self.progress.best
+
+    @property
+    def best(self):
+        """The lowest minimum as a store `Record`, or None."""
+        return self.ledger.archive.best
+
+
+def bucket(n_atoms: int) -> int:
+    """The padded size for this many atoms."""
+    for size in BUCKETS:
+        if n_atoms <= size:
+            return size
+    return -(-n_atoms // 32) * 32
+
+
+class Session:
+    """One search in progress: `advance` visits the device once; `result` is what is known so far.
+
+    The only mutable object of the package: it holds the device state, the ledger and the clocks.
+    """
+
+    def __init__(self, search: Search, relaxation: Relaxation, system: System, settings: Settings, energy_scale: float):
+        self.search, self.settings = search, settings
+        self.dtype = np.dtype(settings.precision)
+        padded = system.padded(bucket(len(system.numbers)))
+        bond = float(np.mean(system.bond_lengths))
+        self.ledger = Ledger(system, search.origins, settings.keep, energy_scale, bond)
+        self.energy_scale = energy_scale
+        unit = energy_scale / bond
+        hop = Relaxation(relaxation.potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps)
+        self.polish = Relaxation(relaxation.potential, LBFGS(max_step=0.1 * bond), 1e-4 * unit, 1000)
+        self._key = prng.key(settings.seed)
+        self._constant = as_leaves((search, hop, padded), self.dtype)
+        with jax.enable_x64(self.dtype == np.float64):
+            search_, hop_, padded_ = self._constant
+            self.state = fused.begin(search_, hop_.relaxer, padded_, settings.walkers, self.dtype)
+        self._blocks_per_second = 0.0
+        self._elapsed = self._cpu = 0.0  # of earlier sessions
+        self._wall0, self._cpu0 = time.perf_counter(), time.process_time()
+
+    def visit(self, stop: Stop, seconds: float) -> None:
+        """Let the device run for about `seconds` at most, then take in what finished."""
+        left = lambda limit, used: 2**31 - 1 if limit is None else max(1, min(limit - used, 2**31 - 1))
+        target = -np.inf
+        if stop.target is not None:
+            # Loose relaxations in low precision end a little above; the polished energy decides.
+            target = stop.target + 2e-3 * self.energy_scale + 2e-6 * abs(stop.target)
+        blocks = min(LOG_BLOCKS, max(32, int(self._blocks_per_second * seconds)))
+        rows = fused.group_size(self.settings.walkers)
+        if stop.relaxations is not None:
+            blocks = min(blocks, max(1, -(-(stop.relaxations - self.ledger.relaxations) // rows)))
+        limits = fused.Limits(
+            np.int32(left(stop.evaluations, self.ledger.evaluations)), np.asarray(target, self.dtype), np.int32(blocks)
+        )
+        begun = time.perf_counter()
+        with jax.enable_x64(self.dtype == np.float64):
+            self.state, log, filled = fused.visit((self._key, *self._constant), self.state, limits, LOG_BLOCKS)
+            filled = int(filled)
+            log = jax.tree.map(lambda a: np.asarray(a)[:filled], log)
+        rate = filled / max(time.perf_counter() - begun, 1e-9)
+        self._blocks_per_second = rate if self._blocks_per_second else min(rate, 1.0)  # the first visit compiles
+        self.ledger.take(log, self.polish, self.clocks()[0])
+
+    def clocks(self) -> tuple[float, float]:
+        """Wall and CPU seconds, earlier sessions included."""
+        return (
+            self._elapsed + time.perf_counter() - self._wall0,
+            self._cpu + time.process_time() - self._cpu0,
+        )
+
+    def progress(self) -> Progress:
+        """The snapshot now."""
+        elapsed, cpu = self.clocks()
+        book = self.ledger
+        best = book.archive.best
+        return Progress(
+            elapsed=elapsed,
+            session=time.perf_counter() - self._wall0,
+            cpu_seconds=cpu,
+            evaluations=book.evaluations,
+            relaxations=book.relaxations,
+            best=best.energy if best else np.inf,
+            hits=best.hits if best else 0,
+            independent_hits=best.independent_hits if best else 0,
+            distinct=len(book.archive),
+            runs=book.n_runs,
+            run_hits=book.run_hits(),
+            lower_remains=book.lower_remains(),
+        )
+
+    def moves(self) -> list[dict]:
+        """Statistics of each generator, with its present chance where the search learns one."""
+        chances = None
+        if hasattr(self.search, "move_probabilities"):
+            chances = np.asarray(self._constant[0].move_probabilities(self.state.search.shared))
+        return self.ledger.statistics(chances)
+
+    def checkpoint(self) -> bytes:
+        """Everything needed to go on exactly from here, besides the store's minima."""
+        elapsed, cpu = self.clocks()
+        return save_state(self.state, {**self.ledger.arrays(), "clocks": np.array([elapsed, cpu])})
+
+    def restore(self, store: Store) -> None:
+        """Go on from the store's last checkpoint; a run that was stopped before its first begins anew."""
+        data = store.checkpoint()
+        if data is None:
+            return
+        self.state, arrays = load_state(data, self.state)
+        self.ledger.restore(store.minima(), arrays)
+        self._elapsed, self._cpu = arrays["clocks"].tolist()
+
+    def commit(self, store: Store) -> None:
+        """Rows and checkpoint in one transaction."""
+        archive, now = self.ledger.archive, self.progress()
+        row = {k: v for k, v in vars(now).items() if k != "session"}
+        row["best"] = now.best if np.isfinite(now.best) else None
+        store.commit(
+            minima=archive.dirty, dropped=archive.dropped, progress=row, checkpoint=self.checkpoint(), moves=self.moves()
+        )
+        archive.clean()
+
+
+def run(
+    search: Search,
+    relaxation: Relaxation,
+    system: System,
+    settings: Settings = Settings(),  # noqa: B008 - immutable
+    stop: Stop = Stop(),  # noqa: B008
+    store: Store | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    resume: bool = False,
+    visit_seconds: float = 1.0,
+) -> Result:
+    """Search until a limit of `stop` is met, or `interrupted()`; everything found is committed to `store` as it goes.
+
+    How often the host looks (`visit_seconds`) does not change the course of the search. Raises `PotentialError` when no
+    relaxation at all has a finite energy, `RunFolderError` when the store cannot be written.
+    """
+    scale = energy_scale(relaxation, system)
+    session = Session(search, relaxation, system, settings, scale)
+    if resume and store is not None:
+        session.restore(store)
+    reason = None
+    while reason is None:
+        session.visit(stop, visit_seconds)
+        if store is not None:
+            session.commit(store)
+        now = session.progress()
+        if on_progress is not None:
+            on_progress(now)
+        if session.ledger.hopeless():
+            raise PotentialError(
+                f"none of the first {now.relaxations} relaxations has a finite energy; "
+                "check the potential on one structure with `thalweg check`"
+            )
+        reason = "interrupted" if interrupted() else stop.reason(now)
+    return Result(session.ledger, now, reason, session.moves())
+
+
+def energy_scale(relaxation: Relaxation, system: System) -> float:
+    """Energy of a bond, from the potential; 1 (of the potential's unit) where it does not say."""
+    scale = relaxation.potential.energy_scale(np.asarray(system.numbers))
+    return 1.0 if scale is None else float(scale)
