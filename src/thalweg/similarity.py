@@ -26,8 +26,8 @@ def fingerprints(positions, numbers) -> np.ndarray:
 
     `positions` is (k, atoms, 3); slots with a negative number are padding. Moving every atom by e changes each number by
     a few e at most, so the largest difference of two rows is compared with a length. Per atom: its distance to the
-    centroid, its projections on the second and third moments of each species, and its crowding by each species; each
-    of them sorted within the species.
+    centroid, its projections on the second and third moments of each species, and two sums over the atoms of each
+    species of oscillating functions of their distance; each of them sorted within the species.
     """
     positions, numbers = np.asarray(positions), np.asarray(numbers)
     if positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
@@ -40,7 +40,7 @@ def fingerprints(positions, numbers) -> np.ndarray:
     x = positions[:, order].astype(np.float64)
     block = max(1, _BLOCK_ELEMENTS // len(order) ** 2)
     rows = [_fingerprint_block(x[k : k + block], species) for k in range(0, len(x), block)]
-    return np.concatenate(rows) if rows else np.zeros((0, len(order) * (1 + 3 * len(species))))
+    return np.concatenate(rows) if rows else np.zeros((0, len(order) * (1 + 4 * len(species))))
 
 
 def _fingerprint_block(x: np.ndarray, species: list[slice]) -> np.ndarray:
@@ -50,15 +50,20 @@ def _fingerprint_block(x: np.ndarray, species: list[slice]) -> np.ndarray:
     r2 = (x * x).sum(-1)
     size2 = np.maximum(r2.mean(1), 1e-12)[:, None]  # squared radius of gyration
     r = np.sqrt(r2)
-    # Width of the crowding function: about a nearest-neighbour distance of a compact cluster, smooth in the structure.
-    width2 = 2.5 * size2[:, :, None] / n ** (2 / 3)
-    squared = np.matmul(x, x.transpose(0, 2, 1))
-    squared *= -2
-    squared += r2[:, :, None]
-    squared += r2[:, None, :]
-    squared /= width2
-    squared += 1
-    crowd = 1 / (squared * squared)
+    # Chebyshev polynomials T4 and T8 of v, which falls from 1 at no distance to nearly -1 across the cluster. Smooth
+    # monotonic functions hardly tell where on the surface two atoms sit; oscillating ones do.
+    v = np.matmul(x, x.transpose(0, 2, 1))
+    v *= -2
+    v += r2[:, :, None]
+    v += r2[:, None, :]
+    v /= 2 * size2[:, :, None]
+    v += 1
+    np.divide(2, v, out=v)
+    v -= 1
+    v *= v
+    fourth = 8 * v * (v - 1) + 1
+    eighth = 2 * fourth * fourth - 1
+    scale = np.sqrt(size2 / n)
     columns = [r]
     for s in species:
         xs = x[:, s]
@@ -66,7 +71,8 @@ def _fingerprint_block(x: np.ndarray, species: list[slice]) -> np.ndarray:
         third = np.matmul(r2[:, None, s], xs) / n  # (k, 1, 3)
         columns.append(np.sqrt(np.maximum((np.matmul(x, second) * x).sum(-1), 0) / size2))
         columns.append(np.matmul(x, third.transpose(0, 2, 1))[..., 0] / size2)
-        columns.append(np.sqrt(width2[:, 0]) * crowd[:, :, s].sum(-1) / 2)
+        columns.append(scale / 4 * fourth[:, :, s].sum(-1))
+        columns.append(scale / 8 * eighth[:, :, s].sum(-1))
     features = np.stack(columns, axis=1)  # (k, features, atoms)
     for s in species:
         features[:, :, s] = np.sort(features[:, :, s], axis=-1)
