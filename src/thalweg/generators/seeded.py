@@ -1,0 +1,66 @@
+"""Starts made from known structures: those of a neighbouring size, or a user's own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import lax
+
+from thalweg.generators.base import Generator, moved
+from thalweg.generators.mutation import weakest
+from thalweg.generators.symmetrise import fill_up
+from thalweg.geometry import centred
+from thalweg.structure import Structure
+from thalweg.system import System
+from thalweg.typing import Array, Float, Int
+
+
+class Seeded(Generator):
+    """One of the `seeds`, brought to the system's size: the weakest atoms leave, or atoms land on the best sites.
+
+    `positions` (seeds, slots, 3) holds `counts` (seeds,) atoms each. Sweeping up and down from neighbouring sizes is how
+    the published tables of cluster minima were completed (Northby; Wales and Doye).
+    """
+
+    n_parents: ClassVar[int] = 0
+    name: ClassVar[str] = "seeded"
+    positions: Float[Array, "seeds slots 3"]
+    counts: Int[Array, " seeds"]
+    greed: float = 3.0
+    rays: int = eqx.field(static=True, default=40)
+
+    def __call__(self, key, parents: Structure, system: System) -> Structure:
+        parent = parents[0]
+        dtype = parent.positions.dtype
+        k_seed, k_remove, k_add, k_turn = jr.split(key, 4)
+        seed = jr.randint(k_seed, (), 0, len(self.counts))
+        x, count = jnp.asarray(self.positions, dtype)[seed], jnp.asarray(self.counts)[seed]
+        n_slots = parent.positions.shape[0]
+        x = x[:n_slots] if x.shape[0] >= n_slots else jnp.pad(x, ((0, n_slots - x.shape[0]), (0, 0)))
+
+        def remove(i, x):
+            # The weakest of the atoms left goes to the end of those left, and out of the count.
+            left = count - i
+            here = System(
+                jnp.where(jnp.arange(n_slots) < left, 0, -1), system.bond * jnp.ones(n_slots, dtype), system.fixed, system.cell
+            )
+            atom = weakest(jr.fold_in(k_remove, i), x, here, self.greed)
+            last = x[left - 1]
+            return x.at[left - 1].set(x[atom]).at[atom].set(last)
+
+        surplus = jnp.maximum(count - system.n_atoms, 0)
+        x = lax.fori_loop(0, surplus, remove, x)
+        x = fill_up(k_add, centred(x, jnp.arange(n_slots) < count - surplus), count - surplus, system, self.rays)
+        return moved(parent, centred(x, system.mask))
+
+
+def seeds_from(structures: list[np.ndarray], n_slots: int) -> Seeded:
+    """`Seeded` from position arrays (atoms, 3) of any sizes up to `n_slots`."""
+    padded = np.zeros((len(structures), n_slots, 3))
+    for k, x in enumerate(structures):
+        padded[k, : len(x)] = x
+    return Seeded(padded, np.array([len(x) for x in structures], np.int32))
