@@ -9,6 +9,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from thalweg.errors import InputError, StructureError
+from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
 
 
@@ -47,7 +48,9 @@ class ThalwegCalculator(Calculator):
         self.potential.check(atoms.numbers)
         with jax.enable_x64(True):
             positions, numbers = jnp.asarray(atoms.positions), jnp.asarray(atoms.numbers, jnp.int32)
-            energy, forces, energies, ok = (np.asarray(a) for a in _evaluate(self.potential, positions, numbers))
+            energy, forces, energies, ok = (
+                np.asarray(a) for a in _evaluate(as_leaves(self.potential, np.float64), positions, numbers)
+            )
         if not ok:
             raise StructureError(f"{type(self.potential).__name__} has no finite energy and forces here; do atoms coincide?")
         self.results = {

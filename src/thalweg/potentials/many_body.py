@@ -186,7 +186,7 @@ class Gupta(EmbeddedPotential):
         """The sets at hand with their species, for messages."""
         from ase.data import chemical_symbols
 
-        finite: np.ndarray = np.isfinite(np.asarray(self.table["r0"])).any(axis=2)
+        finite = np.logical_or.reduce(np.isfinite(np.asarray(self.table["r0"])), axis=2)
         names = [" ".join(chemical_symbols[self.species[i]] for i in np.flatnonzero(row)) for row in finite]
         return "; ".join(f'"{name}" ({held})' for name, held in zip(self.sets, names, strict=True))
 

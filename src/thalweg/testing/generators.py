@@ -9,6 +9,7 @@ import numpy as np
 
 from thalweg import prng
 from thalweg.generators.base import Generator
+from thalweg.leaves import as_leaves
 from thalweg.structure import Structure, pad
 from thalweg.system import System
 from thalweg.testing.shared import check_traced, compact_cluster, require
@@ -29,6 +30,7 @@ def check_generator(generator: Generator, system: System, parents: Structure | N
         x = np.stack([compact_cluster(system.bond_lengths, seed=s) for s in range(count)])
         parents = Structure.create(x, system.numbers, system.cell, system.fixed, system.pbc)
     n_slots = len(system.numbers)
+    check_traced(name, generator, lambda g: g(prng.key(0), _single(parents), _single(system)).positions)
     draw = _draws(generator, system)
     first, again = draw(parents, 7), draw(parents, 7)
     x = np.asarray(first.positions)
@@ -52,7 +54,6 @@ def check_generator(generator: Generator, system: System, parents: Structure | N
     padded = jax.tree.map(np.asarray, system.padded(n_slots + 3))
     x = np.asarray(_draws(generator, padded)(pad(parents, n_slots + 3), 8).positions)[:, np.asarray(padded.mask)]
     require(bool(np.isfinite(x).all()), f"{name} returns positions that are not finite when the system is padded.")
-    check_traced(name, generator, lambda g: g(prng.key(0), _single(parents), _single(system)).positions)
 
 
 def _draws(generator, system):
@@ -63,7 +64,7 @@ def _draws(generator, system):
         return jax.vmap(lambda key: generator(key, parents, system))(keys)
 
     def call(parents, seed):
-        return draw(generator, _single(parents), _single(system), jax.random.split(prng.key(seed), 16))
+        return draw(as_leaves(generator, np.float32), _single(parents), _single(system), jax.random.split(prng.key(seed), 16))
 
     return call
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
 from thalweg.structure import PADDING, Structure
 from thalweg.testing.shared import check_traced, close, compact_cluster, require
@@ -36,6 +37,7 @@ def check_potential(potential: Potential, numbers: Sequence[int] | Array, positi
     require(np.shape(bonds) == numbers.shape, f"bond_lengths of {name} has shape {np.shape(bonds)} for {len(numbers)} atoms.")
     x = compact_cluster(bonds) if positions is None else np.asarray(positions, float)
     bond = float(np.mean(bonds))
+    check_traced(name, potential, lambda p: p.lanes(jnp.asarray(x, jnp.float32), jnp.asarray(numbers)).energy)
     with jax.enable_x64(True):
         cases = _PotentialCases(numbers, x, bond)
         energy, forces, atomic, ok = _evaluate(potential, cases.structures(np.float64))
@@ -45,7 +47,6 @@ def check_potential(potential: Potential, numbers: Sequence[int] | Array, positi
         _check_degenerate(name, cases, energy, ok)
         _check_layout(name, potential, cases, energy, forces, atomic)
     _check_single_precision(name, potential, cases, energy, forces)
-    check_traced(name, potential, lambda p: p.lanes(jnp.asarray(x, jnp.float32), jnp.asarray(numbers)).energy)
 
 
 class _PotentialCases:
@@ -105,7 +106,7 @@ def _lanes_jit(potential, positions, numbers):
 
 def _evaluate(potential, structures):
     """Energy, forces, per-atom energies and ok, as NumPy arrays."""
-    return [np.asarray(a) for a in _evaluate_jit(potential, jax.tree.map(jnp.asarray, structures))]
+    return [np.asarray(a) for a in _evaluate_jit(as_leaves(potential, np.float64), jax.tree.map(jnp.asarray, structures))]
 
 
 def _check_shapes(name, cases, energy, forces, atomic, ok) -> None:
@@ -185,7 +186,9 @@ def _check_layout(name, potential, cases, energy, forces, atomic) -> None:
 def _check_single_precision(name, potential, cases, energy, forces) -> None:
     """float32 in the layout of the search: lanes last, numbers (atoms, 1) shared by all of them."""
     x = jnp.asarray(np.moveaxis(cases.structures(np.float32).positions, 0, -1))
-    e, f, each, ok = (np.asarray(a) for a in _lanes_jit(potential, x, jnp.asarray(cases.numbers)[:, None]))
+    e, f, each, ok = (
+        np.asarray(a) for a in _lanes_jit(as_leaves(potential, np.float32), x, jnp.asarray(cases.numbers)[:, None])
+    )
     base = cases.lane["base"]
     shapes = (e.shape, f.shape, each.shape, ok.shape)
     wanted = ((x.shape[2],), x.shape, (x.shape[0], x.shape[2]), (x.shape[2],))

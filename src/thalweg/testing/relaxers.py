@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.leaves import as_leaves
 from thalweg.potentials.pair import LennardJones
 from thalweg.relax.base import Relaxer
 from thalweg.testing.shared import check_traced, close, require
@@ -19,11 +20,12 @@ def check_relaxer(relaxer: Relaxer, max_steps: int = 20000) -> None:
     """Check that a relaxer minimises, and that its lanes know nothing of each other."""
     name = type(relaxer).__name__
     require(isinstance(relaxer, Relaxer), f"{name} is not a thalweg Relaxer; derive it from Relaxer.")
+    check_traced(name, relaxer, lambda r: r.step(*_quadratic_arguments(r))[0])
+    relaxer = as_leaves(relaxer, np.float64)
     with jax.enable_x64(True):
         _check_steps(name, relaxer)
         _check_lanes(name, relaxer)
         _check_minima(name, relaxer, max_steps)
-    check_traced(name, relaxer, lambda r: r.step(*_quadratic_arguments(r))[0])
 
 
 def compact_icosahedron() -> np.ndarray:

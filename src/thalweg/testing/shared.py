@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from thalweg.leaves import as_leaves
 from thalweg.typing import Array, Callable
 
 
@@ -23,15 +22,15 @@ def compact_cluster(bond_lengths, seed: int = 0, noise: float = 0.06) -> np.ndar
 
 
 def check_traced(name: str, module, function: Callable) -> None:
-    """Floats of a module must be traceable: then changing one never compiles again."""
-    is_number = lambda leaf: eqx.is_inexact_array_like(leaf)
-    floats, rest = eqx.partition(module, is_number)
-    floats = jax.tree.map(jnp.asarray, floats)
+    """Numbers of a module must be traceable, as the drivers hand them over: then changing one never compiles again."""
     try:
-        jax.eval_shape(lambda floats: function(eqx.combine(floats, rest)), floats)
-    except jax.errors.JAXTypeError as error:
+        jax.eval_shape(function, as_leaves(module, np.float32))
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         reason = str(error).splitlines()[0]
-        fail(f"a float field of {name} is used where JAX needs a constant, so each value of it would compile anew ({reason})")
+        fail(
+            f"a number among the fields of {name} is used where JAX needs a constant; trace it, or mark a size with "
+            f"eqx.field(static=True) ({reason})"
+        )
 
 
 def require(condition, sentence: str) -> None:

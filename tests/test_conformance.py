@@ -1,0 +1,267 @@
+"""Every component passes the public checks, and the checks catch components that are wrong."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from thalweg.generators.base import Generator, moved
+from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
+from thalweg.generators.random import RandomBall, SymmetricRandom
+from thalweg.potentials.base import EnergyPotential, Evaluation
+from thalweg.potentials.many_body import Gupta, SuttonChen
+from thalweg.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
+from thalweg.relax.adapters import Adam, GradientDescent
+from thalweg.relax.base import Relaxer
+from thalweg.relax.fire import FIRE
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.system import cluster
+from thalweg.testing import check_generator, check_potential, check_relaxer
+
+AG, PT, AU = 47, 78, 79
+
+
+class Yukawa(PairPotential):
+    """A user's pair potential: only the energy is written. Finite nowhere at contact."""
+
+    screening: float = 0.5
+
+    def pair(self, r2):
+        r = jnp.sqrt(r2)
+        return jnp.exp(-r / self.screening) / r - 0.3 * jnp.exp(-((r - 1.2) ** 2))
+
+    def bond_lengths(self, numbers):
+        return np.ones(len(numbers))
+
+
+class Dense(EnergyPotential):
+    """A user's potential by per-atom energies: Lennard-Jones as a matrix. Mutants below spoil it in one place each."""
+
+    def matrix(self, structure):
+        x = structure.positions
+        some = structure.mask[:, None] & structure.mask & ~jnp.eye(len(x), dtype=bool)
+        r2 = jnp.where(some, ((x[:, None] - x) ** 2).sum(-1), 1)
+        return jnp.where(some, 2 * (r2**-6 - r2**-3), 0)
+
+    def atomic_energies(self, structure):
+        return self.matrix(structure).sum(1)
+
+    def bond_lengths(self, numbers):
+        return np.full(len(numbers), 1.12)
+
+
+POTENTIALS = {
+    "lennard-jones": (LennardJones(), [0] * 6),
+    "morse": (Morse(rho=14.0), [0] * 6),
+    "soft-sphere": (SoftSphere(sigma=1.2), [0] * 6),
+    "gupta-alloy": (Gupta(), [AG] * 3 + [PT] * 3),
+    "gupta-cutoff": (Gupta("gold55"), [AU] * 6),
+    "sutton-chen": (SuttonChen(), [AG] * 3 + [AU] * 3),
+    "user-pair": (Yukawa(), [0] * 6),
+    "user-energy": (Dense(), [0] * 6),
+}
+
+
+@pytest.mark.parametrize("row", POTENTIALS)
+def test_potential(row):
+    check_potential(*POTENTIALS[row])
+
+
+class WrongForces(LennardJones):
+    def pair_and_slope(self, r2):
+        value, slope = LennardJones().pair_and_slope(r2)
+        return value, 1.0001 * slope
+
+
+class Patched(LennardJones):
+    def lanes(self, positions, numbers, cell=None):
+        out = LennardJones().lanes(positions, numbers, cell)
+        clean = [jnp.nan_to_num(a, posinf=0, neginf=0) for a in (out.energy, out.forces, out.atomic_energies)]
+        return Evaluation(*clean, jnp.ones_like(out.ok))
+
+
+class Ordered(Dense):
+    def atomic_energies(self, structure):
+        return self.matrix(structure).sum(1) * (1 + 0.1 * jnp.arange(structure.n_slots))
+
+
+class Oriented(Dense):
+    def atomic_energies(self, structure):
+        return self.matrix(structure).sum(1) + jnp.where(structure.mask, 0.1 * structure.positions[:, 2], 0)
+
+
+class Handed(Dense):
+    def atomic_energies(self, structure):
+        x = jnp.where(structure.mask[:, None], structure.positions, 0)
+        x = x - x.sum(0) / structure.mask.sum()
+        triple = jnp.sum(x[:-2] * jnp.cross(x[1:-1], x[2:]))
+        return self.matrix(structure).sum(1) + jnp.where(structure.mask, 1e-3 * triple, 0)
+
+
+class CountsPadding(Dense):
+    def atomic_energies(self, structure):
+        return Dense().atomic_energies(structure) - 1.0
+
+
+class MixesLanes(LennardJones):
+    def lanes(self, positions, numbers, cell=None):
+        out = LennardJones().lanes(positions, numbers, cell)
+        first = out.energy.reshape(-1)[0] * 1e-3
+        return Evaluation(out.energy + first, out.forces, out.atomic_energies + first / positions.shape[0], out.ok)
+
+
+class Branches(Dense):
+    depth: float = 1.0
+
+    def atomic_energies(self, structure):
+        return self.matrix(structure).sum(1) * (2.0 if self.depth > 1 else 1.0)
+
+
+class Coarse(Dense):
+    def atomic_energies(self, structure):
+        return (self.matrix(structure).sum(1) + 1e4 * structure.mask) - 1e4 * structure.mask
+
+
+WRONG_POTENTIALS = {
+    WrongForces: "not minus the derivative",
+    Patched: "NaN coordinate",
+    Ordered: "equal atoms exchange places",
+    Oriented: "rotated",
+    CountsPadding: "padded",
+    MixesLanes: "in a batch",
+    Branches: "number among the fields",
+    Coarse: "float32",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_POTENTIALS)
+def test_wrong_potential_is_caught(wrong):
+    with pytest.raises(AssertionError, match=WRONG_POTENTIALS[wrong]):
+        check_potential(wrong(), [0] * 6)
+
+
+def test_external_field_passes_without_invariance():
+    check_potential(Oriented(), [0] * 6, invariant=False)
+
+
+RELAXERS = {"fire": FIRE(), "lbfgs": LBFGS(), "adam": Adam(), "gradient-descent": GradientDescent(learning_rate=1e-3)}
+
+
+@pytest.mark.parametrize("row", RELAXERS)
+def test_relaxer(row):
+    check_relaxer(RELAXERS[row])
+
+
+class Uphill(Relaxer):
+    def init(self, x):
+        return {}
+
+    def step(self, x, force, energy, state):
+        return -0.01 * force, state
+
+
+class SharedScale(Relaxer):
+    """Scales the step of all lanes by the largest force of any of them."""
+
+    def init(self, x):
+        return {}
+
+    def step(self, x, force, energy, state):
+        return 0.01 * force / jnp.maximum(1.0, jnp.abs(force).max()), state
+
+
+class Forgetful(GradientDescent):
+    """Counts the steps of all lanes together, so that a fresh lane is not treated as one."""
+
+    def init(self, x):
+        return {"n": jnp.zeros((1,), jnp.int32)}
+
+    def step(self, x, force, energy, state):
+        return force * 1e-3 / (1 + 0.01 * state["n"]), {"n": state["n"] + 1}
+
+    def reset(self, state, x, mask):
+        return state
+
+
+class GivesUp(Relaxer):
+    def init(self, x):
+        return {}
+
+    def step(self, x, force, energy, state):
+        return 1e-3 * jnp.where(jnp.abs(force).max((0, 1)) > 0.1, force, 0.001 * force), state
+
+
+WRONG_RELAXERS = {
+    Uphill: "along the force",
+    SharedScale: "neighbours in the batch",
+    Forgetful: "does not behave like a new one",
+    GivesUp: "minimum of a quadratic",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_RELAXERS)
+def test_wrong_relaxer_is_caught(wrong):
+    with pytest.raises(AssertionError, match=WRONG_RELAXERS[wrong]):
+        check_relaxer(wrong(), max_steps=3000)
+
+
+GENERATORS = [RandomBall(), SymmetricRandom(), Displace(), Squeeze(), Twist(), Relocate(), Interior(), Swap()]
+ALLOY = cluster([AG] * 8 + [AU] * 5, Gupta())
+
+
+@pytest.mark.parametrize("generator", GENERATORS, ids=lambda g: g.name)
+def test_generator(generator):
+    check_generator(generator, ALLOY)
+
+
+class Still(Generator):
+    n_parents = 1
+    name = "still"
+
+    def __call__(self, key, parents, system):
+        return moved(parents[0], parents.positions[0])
+
+
+class Transmutes(Generator):
+    n_parents = 1
+    name = "transmutes"
+
+    def __call__(self, key, parents, system):
+        new = moved(parents[0], parents.positions[0] + jr.normal(key, parents.positions[0].shape))
+        return eqx.tree_at(lambda s: s.numbers, new, new.numbers[::-1])
+
+
+class Shakes(Generator):
+    """Moves every atom, fixed ones too."""
+
+    n_parents = 1
+    name = "shakes"
+
+    def __call__(self, key, parents, system):
+        return moved(parents[0], parents.positions[0] + 0.1 * jr.normal(key, parents.positions[0].shape))
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), [(Still, "different keys"), (Transmutes, "changes the numbers")])
+def test_wrong_generator_is_caught(wrong, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_generator(wrong(), ALLOY)
+
+
+def test_moving_fixed_atoms_is_caught():
+    check_generator(Shakes(), ALLOY)
+    held = eqx.tree_at(lambda s: s.fixed, ALLOY, np.arange(13) < 2)
+    with pytest.raises(AssertionError, match="moves fixed atoms"):
+        check_generator(Shakes(), held)
+
+
+def test_mirror_image_is_told_apart():
+    """The handed mutant has the same energy when turned, another one when mirrored."""
+    with pytest.raises(AssertionError, match="mirrored"):
+        check_potential(Handed(), [0, 1, 2, 3, 4, 5])
+
+
+def test_checks_do_not_change_the_precision():
+    check_relaxer(GradientDescent(learning_rate=1e-3))
+    assert jax.numpy.zeros(1).dtype == jnp.float32
