@@ -13,6 +13,7 @@ from thalweg import prng
 from thalweg.errors import InputError, PotentialError
 from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
+from thalweg.relax.base import RUNNING
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search import fused
@@ -85,6 +86,7 @@ class Progress:
     hits: int
     independent_hits: int
     distinct: int
+    in_flight: tuple[int, int]  # relaxations begun but not finished, and their evaluations so far
     runs: int
     run_hits: int
     lower_remains: float
@@ -166,6 +168,11 @@ class Session:
         self._blocks_per_second = rate if self._blocks_per_second else min(rate, 1.0)  # the first visit compiles
         self.ledger.take(log, self.polish, self.clocks()[0])
 
+    def in_flight(self) -> tuple[int, int]:
+        """Relaxations begun but not finished, and the evaluations spent on them: part of an honest cost."""
+        running = np.asarray(self.state.lanes.status) == RUNNING
+        return int(running.sum()), int(np.asarray(self.state.lanes.steps)[running].sum())
+
     def clocks(self) -> tuple[float, float]:
         """Wall and CPU seconds, earlier sessions included."""
         return (
@@ -188,6 +195,7 @@ class Session:
             hits=best.hits if best else 0,
             independent_hits=best.independent_hits if best else 0,
             distinct=len(book.archive),
+            in_flight=self.in_flight(),
             runs=book.n_runs,
             run_hits=book.run_hits(),
             lower_remains=book.lower_remains(),
@@ -217,7 +225,7 @@ class Session:
     def commit(self, store: Store) -> None:
         """Rows and checkpoint in one transaction."""
         archive, now = self.ledger.archive, self.progress()
-        row = {k: v for k, v in vars(now).items() if k != "session"}
+        row = {k: v for k, v in vars(now).items() if k not in ("session", "in_flight")}
         row["best"] = now.best if np.isfinite(now.best) else None
         store.commit(
             minima=archive.dirty, dropped=archive.dropped, progress=row, checkpoint=self.checkpoint(), moves=self.moves()

@@ -1,0 +1,130 @@
+"""`thalweg bench`: print success curves and mean first-hit costs, or sweep over all Lennard-Jones clusters."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+
+from thalweg import __version__
+from thalweg.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of `thalweg bench`."""
+    p = argparse.ArgumentParser(prog="thalweg bench", description=__doc__)
+    p.add_argument("task", help="ljN (for instance lj38): first hits of the known minimum; lj-sweep: all N = 2-150")
+    p.add_argument("--seeds", type=int, default=20, help="searches to run (default 20)")
+    p.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
+    p.add_argument("--time", type=float, default=100.0, help="seconds allowed per search (default 100)")
+    p.add_argument("--cpu", type=float, default=900.0, help="lj-sweep: CPU seconds allowed in all (default 900)")
+    p.add_argument("--walkers", type=int, default=64)
+    p.add_argument("--precision", choices=("float32", "float64"), default="float32", help="of the hops")
+    p.add_argument("--moves", help="comma-separated moves instead of all (see `thalweg list`)")
+    p.add_argument("--starts", help="comma-separated starts instead of random and symmetric")
+    p.add_argument("--patience", type=int, help="hops without a lower energy before a walker starts anew")
+    p.add_argument("--sizes", help="lj-sweep: a range such as 2-60")
+    p.add_argument("--unseeded", action="store_true", help="lj-sweep: only the round without neighbours' structures")
+    p.add_argument("--json", type=Path, help="also write the results to this file")
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """Run a benchmark; 0 if every target was reached, 1 otherwise."""
+    args = parser().parse_args(argv)
+    task = args.task.lower()
+    if task == "lj-sweep":
+        return _sweep(args)
+    match = re.fullmatch(r"lj(\d+)", task)
+    if match is None:
+        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, or lj-sweep')
+    return _first_hits(int(match[1]), args)
+
+
+def _settings(args):
+    from thalweg.run import Settings
+
+    return Settings(walkers=args.walkers, precision=args.precision)
+
+
+def _first_hits(n: int, args) -> int:
+    from thalweg.benchmark.clusters import compile_for, first_hit, reference_energies
+    from thalweg.benchmark.curves import mean_cost, percentile_table, success_bounds, success_curve
+    from thalweg.potentials.pair import LennardJones
+    from thalweg.presets import cluster_search, restricted
+    from thalweg.system import cluster
+
+    if n not in reference_energies():
+        raise InputError(f"no reference energy for LJ{n}; sizes 2-150 have one")
+    potential = LennardJones()
+    search = cluster_search(cluster(np.zeros(n, int), potential), potential)
+    search = restricted(search, _names(args.moves), _names(args.starts), args.patience)
+    settings = _settings(args)
+    print(f"LJ{n}: {reference_energies()[n]:.6f}; moves and starts: {', '.join(search.origins)}; {args.walkers} walkers")
+    print(f"compiled in {compile_for(n, search, settings):.1f} CPU-s (not counted below)")
+    hits = []
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        hits.append(first_hit(n, seed, search, settings, args.time))
+        h = hits[-1]
+        print(
+            f"seed {seed:4d}  {'hit ' if h.hit else 'MISS'} {h.energy:14.6f}  {h.cpu_seconds:8.3f} CPU-s  "
+            f"{h.relaxations:8d} relaxations  {h.evaluations:10d} evaluations",
+            flush=True,
+        )
+    hit = np.array([h.hit for h in hits])
+    low, high = success_bounds(int(hit.sum()), len(hit))
+    print(f"\nhits {hit.sum()} of {len(hit)}  (95 % bounds of the chance: {low:.2f}-{high:.2f})")
+    print("mean to first hit, with 95 % bounds:")
+    results: dict = {"task": f"lj{n}", "version": __version__, "python": platform.python_version(), "hits": int(hit.sum())}
+    for name in ("cpu_seconds", "relaxations", "evaluations"):
+        spent = np.array([getattr(h, name) for h in hits], float)
+        mean = mean_cost(hit, spent)
+        results[name] = vars(mean)
+        table = "  ".join(f"{q:.0%} {c:.3g}" for q, c in percentile_table(success_curve(hit, spent)))
+        print(f"  {name:12s} {mean}   reached by {table}")
+    rate = sum(h.relaxations for h in hits) / sum(h.cpu_seconds for h in hits)
+    print(f"  relaxations per CPU-second {rate:.0f} (host and polishing included)")
+    results |= {"rate": rate, "seeds": [vars(h) for h in hits]}
+    _write(args.json, results)
+    return 0 if hit.all() else 1
+
+
+def _sweep(args) -> int:
+    from thalweg.benchmark.clusters import reference_energies, sweep
+
+    sizes = None
+    if args.sizes:
+        match = re.fullmatch(r"(\d+)-(\d+)", args.sizes)
+        if match is None:
+            raise InputError(f'sizes is "{args.sizes}"; write a range such as 2-60')
+        sizes = [n for n in reference_energies() if int(match[1]) <= n <= int(match[2])]
+    begun, wall = time.process_time(), time.perf_counter()
+    state = sweep(args.first_seed, _settings(args), args.cpu, sizes, not args.unseeded)
+    sizes = sorted(reference_energies()) if sizes is None else sizes
+    missing = [n for n in state.missing() if n in sizes]
+    unseeded = sum(how == "unseeded" for n, how in state.how.items() if n not in missing)
+    print(f"\nfound {len(sizes) - len(missing)} of {len(sizes)}; unseeded {unseeded}; missing {missing}")
+    print(f"{time.process_time() - begun:.1f} CPU-s, {time.perf_counter() - wall:.1f} s, compilation included")
+    for n in state.below():
+        print(f"BELOW THE REFERENCE: LJ{n} {state.best[n]:.6f} < {reference_energies()[n]:.6f}: verify this structure")
+    results = {
+        "task": "lj-sweep", "version": __version__, "seed": args.first_seed, "missing": missing, "unseeded": unseeded,
+        "cpu_seconds": time.process_time() - begun, "how": state.how, "cpu": state.cpu, "best": state.best,
+    }  # fmt: skip
+    _write(args.json, results)
+    return 0 if not missing else 1
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _write(path: Path | None, results: dict) -> None:
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1, default=float) + "\n")
+        print(f"wrote {path}")

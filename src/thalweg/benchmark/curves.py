@@ -1,0 +1,91 @@
+"""Success curves of repeated searches, with confidence bounds: what may be said from a few dozen seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FirstHit:
+    """One search: what it spent until its first hit, or until it was stopped without one."""
+
+    seed: int
+    hit: bool
+    cpu_seconds: float
+    relaxations: int
+    evaluations: int
+    energy: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean cost to first hit with its 95 % bounds."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def mean_cost(hits: np.ndarray, spent: np.ndarray) -> Mean:
+    """Expected cost to first hit: all that was spent, divided by the hits.
+
+    With restarts the waiting time is close to exponential, for which this is the maximum-likelihood mean even when
+    some searches were stopped before their hit; the bounds are the exact ones of that model (chi-squared). Without any
+    hit only a lower bound exists.
+    """
+    from scipy.stats import chi2
+
+    total, n = float(np.sum(spent)), int(np.sum(hits))
+    low = 2 * total / chi2.ppf(0.975, 2 * n + 2)
+    if n == 0:
+        return Mean(float("inf"), low, float("inf"))
+    return Mean(total / n, low, 2 * total / chi2.ppf(0.025, 2 * n))
+
+
+def success_bounds(hits: int, tries: int, level: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson bounds of a success probability."""
+    from scipy.stats import beta
+
+    a = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(a, hits, tries - hits + 1))
+    high = 1.0 if hits == tries else float(beta.ppf(1 - a, hits + 1, tries - hits))
+    return low, high
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Kaplan-Meier estimate of the chance to have succeeded by a cost, with 95 % bounds (log-log Greenwood)."""
+
+    cost: np.ndarray
+    success: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def success_curve(hits: np.ndarray, spent: np.ndarray) -> Curve:
+    """The curve from costs `spent`, of which those with `hits` False are censored (stopped without success)."""
+    hits, spent = np.asarray(hits, bool), np.asarray(spent, float)
+    times = np.unique(spent[hits])
+    at_risk = np.array([(spent >= t).sum() for t in times], float)
+    events = np.array([((spent == t) & hits).sum() for t in times], float)
+    survival = np.cumprod(1 - events / at_risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.cumsum(events / (at_risk * np.maximum(at_risk - events, 1e-300)))
+        width = 1.96 * np.sqrt(variance) / np.abs(np.log(survival))
+        low, high = 1 - survival ** np.exp(-width), 1 - survival ** np.exp(width)
+    # Where nobody is left the formula ends; Clopper-Pearson over all searches is honest there.
+    done = survival <= 0
+    if done.any():
+        low[done], high[done] = success_bounds(int(hits.sum()), len(hits))
+    return Curve(times, 1 - survival, low, high)
+
+
+def percentile_table(curve: Curve, quantiles=(0.1, 0.25, 0.5, 0.75, 0.9)) -> list[tuple[float, float]]:
+    """(quantile, cost at which the curve passes it); inf where it never does."""
+    at = lambda q: float(curve.cost[np.argmax(curve.success >= q)]) if (curve.success >= q).any() else float("inf")
+    return [(q, at(q)) for q in quantiles]

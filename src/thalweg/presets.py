@@ -1,0 +1,70 @@
+"""The searches that ship: how moves, starts and relaxers are put together for a kind of system."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from thalweg.errors import InputError, suggest
+from thalweg.generators.base import Generator
+from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
+from thalweg.generators.random import RandomBall, SymmetricRandom
+from thalweg.generators.seeded import Seeded, seeds_from
+from thalweg.generators.symmetrise import Symmetrise
+from thalweg.potentials.base import Potential
+from thalweg.relax.driver import Relaxation
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.search.basin_hopping import BasinHopping
+from thalweg.system import System
+
+
+def cluster_relaxation(potential: Potential, system: System) -> Relaxation:
+    """L-BFGS with steps of at most 0.15 bonds."""
+    return Relaxation(potential, LBFGS(max_step=0.15 * float(np.mean(system.bond_lengths))))
+
+
+def cluster_moves(system: System) -> tuple[Generator, ...]:
+    """Moves of basin hopping on a free cluster; species swaps only where there are two species."""
+    moves = (Displace(), Squeeze(), Twist(), Relocate(), Interior(), Symmetrise())
+    return (*moves, Swap()) if len(np.unique(system.numbers)) > 1 else moves
+
+
+def cluster_search(
+    system: System, potential: Potential, seeds: list[np.ndarray] | None = None, n_seeds: int = 0, n_slots: int = 0
+) -> BasinHopping:
+    """Basin hopping with all moves, from random and symmetric starts, and from `seeds` if given.
+
+    `n_seeds` > 0 keeps a place for that many seeds, so that searches with and without them share one compilation.
+    """
+    scale = potential.energy_scale(np.asarray(system.numbers))
+    starts: tuple[Generator, ...] = (RandomBall(), SymmetricRandom())
+    weights = [0.1, 0.9]
+    if seeds or n_seeds:
+        width = n_slots or len(system.numbers)
+        blank = Seeded(np.zeros((n_seeds, width, 3)), np.full(n_seeds, 1, np.int32))
+        starts = (*starts, seeds_from(seeds, width) if seeds else blank)
+        weights = [0.05, 0.35, 0.6] if seeds else [0.1, 0.9, 0.0]
+    return BasinHopping(
+        cluster_moves(system), starts, start_weights=weights, energy_scale=1.0 if scale is None else scale, patience=10
+    )
+
+
+def restricted(
+    search: BasinHopping, moves: list[str] | None, starts: list[str] | None, patience: int | None = None
+) -> BasinHopping:
+    """The same search with only the named moves or starts (equal weights), for comparisons."""
+
+    def chosen(all_of: tuple[Generator, ...], weights, names):
+        if names is None:
+            return all_of, weights
+        known = {g.name: g for g in all_of}
+        for name in names:
+            if name not in known:
+                raise InputError(f'unknown generator "{name}".{suggest(name, known)}')
+        return tuple(known[name] for name in names), None
+
+    use_moves, move_weights = chosen(search.moves, search.move_weights, moves)
+    use_starts, start_weights = chosen(search.starts, search.start_weights, starts)
+    return BasinHopping(
+        use_moves, use_starts, move_weights, start_weights, search.temperature, search.energy_scale,
+        search.patience if patience is None else patience, search.explore,
+    )  # fmt: skip
