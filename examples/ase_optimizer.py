@@ -9,11 +9,8 @@ import ase
 from ase.cluster import Icosahedron
 from ase.optimize import FIRE as AseFIRE
 
-from thalweg.potentials.ase import ThalwegCalculator
-from thalweg.potentials.many_body import Gupta
-from thalweg.relax.driver import Relaxation, relax
-from thalweg.relax.fire import FIRE
-from thalweg.structure import from_ase
+from thalweg import FIRE, Gupta, Relaxation, ThalwegCalculator, from_ase
+from thalweg.relax.driver import relax
 
 
 def icosahedron() -> ase.Atoms:

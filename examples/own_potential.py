@@ -7,11 +7,8 @@ thalweg check examples/own_potential.py:Buckingham
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.potentials.base import Potential
-from thalweg.potentials.pair import PairPotential
-from thalweg.relax.driver import Relaxation, relax
-from thalweg.relax.lbfgs import LBFGS
-from thalweg.system import cluster
+from thalweg import LBFGS, PairPotential, Potential, Relaxation, cluster
+from thalweg.relax.driver import relax
 from thalweg.testing import check_potential, compact_cluster
 
 

@@ -3,14 +3,20 @@
 python examples/search_from_python.py
 """
 
-from thalweg.generators.mutation import Displace, Relocate
-from thalweg.generators.random import RandomBall
-from thalweg.potentials.pair import LennardJones
-from thalweg.relax.driver import Relaxation
-from thalweg.relax.lbfgs import LBFGS
-from thalweg.run import Result, Settings, Stop, run
-from thalweg.search.basin_hopping import BasinHopping
-from thalweg.system import cluster
+from thalweg import (
+    LBFGS,
+    BasinHopping,
+    Displace,
+    LennardJones,
+    RandomBall,
+    Relaxation,
+    Relocate,
+    Result,
+    Settings,
+    Stop,
+    cluster,
+)
+from thalweg.run import run
 
 
 def search(n_atoms: int = 13, stop: Stop = Stop(time=20, confidence=0.95)) -> Result:  # noqa: B008 - immutable

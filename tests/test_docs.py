@@ -1,0 +1,51 @@
+"""The Python blocks of README and docs run, page by page in order, each page as one program in an empty folder."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def program(page: Path) -> str:
+    """All Python blocks of a page, on the lines they have there, so that errors name the right line."""
+    text = page.read_text(encoding="utf-8")
+    lines = [""] * (text.count("\n") + 1)
+    for block in BLOCK.finditer(text):
+        first = text.count("\n", 0, block.start(1))
+        for k, line in enumerate(block[1].splitlines()):
+            lines[first + k] = line
+    return "\n".join(lines).rstrip()
+
+
+WITH_CODE = [page for page in PAGES if program(page)]
+
+
+def test_pages_with_code_are_found():
+    assert {"add-your-own.md", "am-i-done.md", "potentials.md"} <= {page.name for page in WITH_CODE}
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_code_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = f"docs_{page.stem.replace('-', '_')}"
+    module = types.ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
+    exec(compile(program(page), page, "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_fences_are_closed(page):
+    fences = re.findall(r"^\s*```.*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) % 2 == 0
+
+
+def test_every_page_is_in_the_navigation():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}" in nav, f"{page.name} is not in mkdocs.yml"
