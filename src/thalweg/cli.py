@@ -1,0 +1,223 @@
+"""The command line. Imports nothing heavy: `thalweg --help` and `thalweg show` do not wait for JAX."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import thalweg
+from thalweg.errors import InputError, ThalwegError, suggest
+
+#: What each command does, the module that does it, and an example.
+COMMANDS = {
+    "search": ("find the lowest-energy structure of a cluster", "search", "thalweg search LJ38"),
+    "run": ("the same, from a TOML input", "search", "thalweg run input.toml --time 600"),
+    "resume": ("go on with a run exactly where it stopped", "search", "thalweg resume thalweg-runs/LJ38-001 --time 600"),
+    "init": ("write a commented TOML input", "init", "thalweg init Au55 --potential gupta -o input.toml"),
+    "relax": ("relax the structures in a file", "relax", "thalweg relax start.xyz --potential gupta -o relaxed.xyz"),
+    "show": ("what a run has found", "show", "thalweg show thalweg-runs/LJ38-001"),
+    "export": ("write a run's minima for other programs", "show", "thalweg export thalweg-runs/LJ38-001 minima.extxyz"),
+    "bench": ("success rates and costs on problems with known answers", "", "thalweg bench lj38 --seeds 20"),
+    "list": ("the components that inputs can name", "components", "thalweg list generators"),
+    "check": ("test a component of your own", "components", "thalweg check my_file:MyPotential"),
+}
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, with a suggestion."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments:"):
+            first = message.split()[2].split("=")[0]
+            options = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
+            close = suggest(first, options) if first.startswith("-") else ""
+            raise InputError(f"unknown argument {first}.{close if close.startswith(' Did') else ''} See `{self.prog} --help`")
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        # A command's parser must say itself what it does not know, or the message comes from the parser above it.
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
+def parser() -> Parser:
+    """The parser of all commands."""
+    top = Parser(
+        prog="thalweg",
+        description="Finds the lowest-energy structure of an atomic cluster.",
+        epilog="example: thalweg search LJ38",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"thalweg {thalweg.__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = top.add_subparsers(dest="command", metavar="command", parser_class=Parser)
+    for name, (what, _, example) in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog=f"example: {example}",
+            parents=[common],
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _ARGUMENTS[name](sub)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors are one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _dispatch(arguments)
+    except ThalwegError as error:
+        return _report(error, str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        print("\nthalweg: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # a pager or `head` that has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        return _report(error, f"unexpected {text[:300]} (run with --debug for the traceback)", 1, debug)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise InputError(f'there is no command "{arguments[0]}".{suggest(arguments[0], COMMANDS)}')
+    if arguments[:1] == ["bench"]:
+        from thalweg.commands.environment import prepare_jax
+
+        prepare_jax()
+        return import_module("thalweg.benchmark").main([a for a in arguments[1:] if a != "--debug"])
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.command is None:
+        top.print_help()
+        return 0
+    module = import_module(f"thalweg.commands.{COMMANDS[options.command][1]}")
+    return int(getattr(module, options.command)(options) or 0)
+
+
+def _report(error: Exception, text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    line = " ".join(text.split())
+    mark = "\x1b[1;31merror\x1b[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else "error"
+    print(f"thalweg: {mark}: {line}", file=sys.stderr)
+    return code
+
+
+def _limits(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group('limits (whichever comes first; "none" lifts one)')
+    group.add_argument("--time", metavar="SECONDS", help="wall time, such as 60, 10m or 2h (default: 60 s)")
+    group.add_argument("--evaluations", metavar="N", help="energy evaluations")
+    group.add_argument("--relaxations", metavar="N", help="relaxations")
+    group.add_argument(
+        "--target", metavar="E", help='energy to reach; "known" is the best published (Lennard-Jones, 2-150 atoms)'
+    )
+    group.add_argument("--confidence", metavar="P", help="probability that no lower minimum remains (default: 0.95)")
+
+
+def _system(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--potential", metavar="NAME", help="a name of `thalweg list potentials`, or my_file:MyPotential")
+    p.add_argument("--relaxer", metavar="NAME", help="a name of `thalweg list relaxers` (default: lbfgs)")
+
+
+def _method(p: argparse.ArgumentParser) -> None:
+    _system(p)
+    p.add_argument("--method", metavar="NAME", help="a name of `thalweg list searches` (default: basin-hopping)")
+    p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same search (default: 0)")
+    p.add_argument("--walkers", metavar="N", help="walkers side by side (default: 64)")
+    p.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the input, such as search.temperature=0.5"
+    )
+    _limits(p)
+
+
+def _search(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", metavar="SYSTEM", help="a formula (LJ38, Au55, Ag32Au6), a structure file, or a TOML input")
+    _method(p)
+    _output(p)
+
+
+def _run(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", metavar="INPUT", help="a TOML input; `thalweg init` writes one")
+    _method(p)
+    _output(p)
+
+
+def _output(p: argparse.ArgumentParser) -> None:
+    p.add_argument("-o", "--output", metavar="FOLDER", help="folder of the run (default: a new one in thalweg-runs)")
+    p.add_argument("-q", "--quiet", action="store_true", help="only the result, no progress")
+
+
+def _resume(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="FOLDER", help="folder of the run")
+    _limits(p)
+    p.add_argument("-q", "--quiet", action="store_true", help="only the result, no progress")
+
+
+def _init(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", metavar="SYSTEM", nargs="?", default="LJ38", help="a formula or a structure file (default: LJ38)")
+    _method(p)
+    p.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: the terminal)")
+
+
+def _relax(p: argparse.ArgumentParser) -> None:
+    p.add_argument("file", metavar="FILE", help="structures, in any format that ASE reads")
+    _system(p)
+    p.add_argument("--fmax", metavar="F", help="largest force left on an atom (default: 1e-4)")
+    p.add_argument("--max-steps", metavar="N", help="evaluations per structure (default: 2000)")
+    p.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="such as potential.parameters=gold55 or relaxer.max_step=0.1",
+    )
+    p.add_argument("-o", "--output", metavar="FILE", help="relaxed structures (default: FILE-relaxed.extxyz)")
+    p.add_argument("-q", "--quiet", action="store_true", help="no table")
+
+
+def _show(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="FOLDER", help="folder of a run, one that still goes on included")
+    p.add_argument("-n", "--minima", metavar="N", type=int, default=10, help="how many of the lowest minima (default: 10)")
+    p.add_argument("--report", action="store_true", help="write the report page anew")
+
+
+def _export(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="FOLDER", help="folder of a run")
+    p.add_argument("file", metavar="FILE", help="what to write: .extxyz, .db (ASE), .parquet, or another format of ASE's")
+    p.add_argument("--format", metavar="NAME", help="instead of by the file's ending")
+    p.add_argument("-n", "--minima", metavar="N", type=int, help="only so many of the lowest")
+
+
+def _bench(p: argparse.ArgumentParser) -> None:
+    p.add_argument("rest", nargs=argparse.REMAINDER, help="see `thalweg bench --help`")
+
+
+def _list(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", metavar="KIND", nargs="?", help="potentials, relaxers, generators or searches (default: all)")
+
+
+def _check(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", metavar="CLASS", help="my_file:MyClass, or a name of `thalweg list`")
+    p.add_argument("--formula", metavar="F", default="X7", help="atoms to check a potential or generator on (default: X7)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a field of the class")
+
+
+_ARGUMENTS = {name: globals()[f"_{name}"] for name in COMMANDS}

@@ -1,0 +1,200 @@
+"""`thalweg search`, `thalweg run` and `thalweg resume`."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from thalweg.commands.environment import prepare_jax
+
+prepare_jax()  # before the imports below bring JAX in
+
+import jax  # noqa: E402
+import numpy  # noqa: E402
+
+import thalweg  # noqa: E402
+from thalweg import report_run  # noqa: E402
+from thalweg.cli import INTERRUPTED  # noqa: E402
+from thalweg.commands.inputs import limits_of, tables_of  # noqa: E402
+from thalweg.commands.interrupt import Interrupt  # noqa: E402
+from thalweg.commands.keeper import Keeper  # noqa: E402
+from thalweg.commands.summary import summary  # noqa: E402
+from thalweg.config import Resolved, parse_toml, resolve, resolve_stop, to_toml  # noqa: E402
+from thalweg.display import Live  # noqa: E402
+from thalweg.errors import InputError, PotentialError, RunFolderError  # noqa: E402
+from thalweg.export import export  # noqa: E402
+from thalweg.references import best_known  # noqa: E402
+from thalweg.run import Progress, Stop, energy_scale  # noqa: E402
+from thalweg.run import run as run_search  # noqa: E402
+from thalweg.store import Store  # noqa: E402
+
+#: Where runs go that were given no folder, in the current directory.
+RUNS = "thalweg-runs"
+INPUT, BEST = "input.toml", "best.xyz"
+
+
+def search(options: Namespace) -> int:
+    """Find the lowest-energy structure of a formula, a structure file or an input."""
+    return _begin(tables_of(options), options)
+
+
+def run(options: Namespace) -> int:
+    """The same from a TOML input."""
+    return _begin(tables_of(options, toml_only=True), options)
+
+
+def resume(options: Namespace) -> int:
+    """Go on with the run in a folder."""
+    with Store.open(options.folder, write=True) as store:
+        meta = store.meta
+        tables, edited = _kept_input(store)
+        limits = {**edited, **limits_of(options)}
+        if limits.get("target") == "known":
+            reference = best_known(int(meta["n_atoms"]), tables["potential"])
+            if reference is None:
+                raise InputError(f'no published energy of {meta["name"]} is known here for a target of "known"')
+            limits["target"] = reference.energy
+        resolved = resolve(tables)
+        last = (store.progress() or [None])[-1]
+        stop = _next_limits(resolved, limits, last)
+        if stop is None:
+            print(f"{meta['name']} in {store.folder} is done: it {meta.get('reason', 'met its limits')}.")
+            print(f"To go on: thalweg resume {shlex.quote(str(store.folder))} --time 600")
+            return 0
+        return _search(resolved, stop, store, options, resumed=True)
+
+
+def _begin(tables: dict, options: Namespace) -> int:
+    resolved = resolve(tables)
+    text = to_toml(resolved.tables)
+    folder = Path(options.output) if options.output else _new_folder(resolved.name)
+    meta = {
+        "name": resolved.name,
+        "n_atoms": len(resolved.system.numbers),
+        "units": resolved.units,
+        "input": text,
+        "command": shlex.join(["thalweg", *sys.argv[1:]]),
+        "versions": {
+            "thalweg": thalweg.__version__,
+            "jax": jax.__version__,
+            "numpy": numpy.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+    }
+    with Store.create(folder, meta) as store:
+        _write_input(store, text)
+        return _search(resolved, resolved.stop, store, options, resumed=False)
+
+
+def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, resumed: bool) -> int:
+    """Run, show, and write what was found."""
+    energy, _ = resolved.units
+    live = Live(resolved.name, energy, stop.time, options.quiet)
+    keeper = Keeper(store)
+    live.waiting()
+    try:
+        with Interrupt(lambda: live.note("stopping after this visit; Ctrl-C again stops at once")) as interrupt:
+            result = run_search(
+                resolved.search, resolved.relaxation, resolved.system, resolved.settings, stop, keeper,  # type: ignore[arg-type]
+                live, interrupt.pressed, resume=resumed,
+            )  # fmt: skip
+        live.clear()
+        book = result.ledger
+        if result.best is None and book.failures == book.relaxations > 0:
+            raise PotentialError(
+                f"none of the {book.relaxations:,} relaxations has a finite energy; check the potential on one structure "
+                "with `thalweg check`"
+            )
+        store.commit(meta={"reason": result.reason})
+        if result.best is not None:
+            export(store, store.folder / BEST, limit=1)
+        report_run.write(store)
+    except (RunFolderError, InputError) as error:
+        live.clear()
+        keeper.rescue()
+        raise error
+    print(summary(store))
+    return INTERRUPTED if interrupt.pressed() else 0
+
+
+def _new_folder(name: str) -> Path:
+    """A fresh folder for a run, made at once so that two runs that start together do not share it."""
+    root = Path(RUNS)
+    try:
+        root.mkdir(exist_ok=True)
+        taken = [int(p.name.rpartition("-")[2]) for p in root.glob(f"{name}-*") if p.name.rpartition("-")[2].isdigit()]
+        for number in range(max(taken, default=0) + 1, 10**9):
+            folder = root / f"{name}-{number:03d}"
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot make a folder in {root.resolve()}: {error.strerror or error}; choose another with --output"
+        ) from None
+    raise RunFolderError(f"no number is left in {root}; choose a folder with --output")
+
+
+def _write_input(store: Store, text: str) -> None:
+    path = store.folder / INPUT
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+
+
+def _kept_input(store: Store) -> tuple[dict, dict]:
+    """The input that the run began with, from its database, and limits that were changed in the file beside it since.
+
+    Anything else that was changed is refused: a run has one input.
+    """
+    text = store.meta.get("input")
+    if not text:
+        raise RunFolderError(f"the run in {store.folder} has no input in its database; it was not begun by the command line")
+    tables = parse_toml(text, f"the input in {store.folder}")
+    path = store.folder / INPUT
+    if not path.exists():
+        _write_input(store, text)
+        return tables, {}
+    now = parse_toml(path.read_text(encoding="utf-8"), str(path))
+    changed = [s for s in {**tables, **now} if s != "stop" and tables.get(s) != now.get(s)]
+    if changed:
+        raise RunFolderError(
+            f"[{changed[0]}] in {path} was changed since the run began; undo that, or begin a new run: "
+            f"thalweg run {shlex.quote(str(path))}"
+        )
+    stop, before = now.get("stop", {}), tables.get("stop", {})
+    return tables, {k: v for k, v in stop.items() if before.get(k) != v}
+
+
+def _next_limits(resolved: Resolved, limits: dict, last: dict | None) -> Stop | None:
+    """The limits of a resumed session; None when nothing is asked for beyond what was reached.
+
+    Limits given now go before those of the input. Of the input's, those that are met already fall away if others are given.
+    """
+    scale = energy_scale(resolved.relaxation, resolved.system)
+    kept = resolved.tables["stop"]
+    _, stop = resolve_stop({**{k: "none" if v is None else v for k, v in kept.items()}, **limits}, scale)
+    if last is None:
+        return stop
+    best = last.get("best")
+    now = Progress(
+        elapsed=0.0, session=0.0, cpu_seconds=0.0,
+        evaluations=int(last["evaluations"]), relaxations=int(last["relaxations"]),
+        best=float("inf") if best is None else best, hits=0, independent_hits=0, distinct=0,
+        runs=int(last.get("runs") or 0), run_hits=0, lower_remains=float(last.get("lower_remains") or 1.0),
+    )  # fmt: skip
+    if not limits:
+        return None if stop.reason(now) else stop
+    met = [k for k in kept if k not in limits and Stop(**{k: getattr(stop, k)}).reason(now)]
+    left = Stop(**{k: None if k in met else v for k, v in vars(stop).items()})
+    return None if left.reason(now) else left
+
+
+__all__ = ["resume", "run", "search"]

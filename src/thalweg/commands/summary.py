@@ -1,0 +1,55 @@
+"""The result of a run in words, from its store. Needs no JAX."""
+
+from __future__ import annotations
+
+import tomllib
+
+from thalweg import confidence
+from thalweg.display import bold, energy, loud, paragraph, percent, plural, seconds, times
+from thalweg.references import best_known, compare
+from thalweg.report_run import seeded
+from thalweg.store import Store
+
+#: Files of a run, in the order in which one wants them.
+FILES = ("best.xyz", "report.html", "input.toml", "run.db")
+
+
+def summary(store: Store) -> str:
+    """What was found, how often, how sure one may be, what it cost, and where it is."""
+    meta = store.meta
+    name, (unit, _) = meta.get("name", store.folder.name), meta.get("units", ("", ""))
+    tables = tomllib.loads(meta.get("input", ""))
+    best = store.best()
+    last = (store.progress() or [{}])[-1]
+    lines = []
+    if best is None:
+        lines.append(bold(f"{name}  no minimum was found yet"))
+    else:
+        lines.append(bold(f"{name}  lowest energy {energy(best.energy)} {unit}"))
+        runs, hits = int(last.get("runs") or 0), int(last.get("run_hits") or 0)
+        ended = f"; of {plural(runs, 'run')} that ended, {hits:,} ended in it" if runs else ""
+        found = (
+            f"{times(best.hits)}, by {plural(best.independent_hits, 'independent run')}{ended}; first by {best.origin} after "
+            f"{best.evaluations:,} evaluations; {plural(store.n_minima, 'distinct minimum', 'distinct minima')} kept"
+        )
+        lines.append(paragraph("found", found))
+        remains = last.get("lower_remains")
+        if remains is not None:
+            text = f"a lower minimum remains with probability {percent(remains)}, assuming: {confidence.ASSUMPTIONS}"
+            if seeded(tables):
+                text += " Starts from the given structure are not independent: this is too sure."
+            lines.append(paragraph("sure", text))
+        reference = best_known(len(best.numbers), tables.get("potential", {}))
+        if reference is not None:
+            text = paragraph("known", compare(best.energy, reference, unit))
+            lines.append(loud(text) if best.energy < reference.energy - reference.tolerance else text)
+    if last:
+        cost = (
+            f"{seconds(last['elapsed'])}, {plural(int(last['relaxations']), 'relaxation')}, "
+            f"{plural(int(last['evaluations']), 'evaluation')}"
+        )
+        reason = f"; ended because it {meta['reason']}" if meta.get("reason") else ""
+        lines.append(paragraph("cost", cost + reason.replace("it interrupted", "it was interrupted")))
+    files = [f for f in FILES if (store.folder / f).exists()]
+    lines.append(paragraph("files", f"{store.folder}: {', '.join(files)}"))
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""The report of a run, filled from its store."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+from thalweg import confidence
+from thalweg.references import best_known
+from thalweg.report import Confidence, Minimum, Move, Progress, ReportData, write_report
+from thalweg.store import Store
+
+REPORT = "report.html"
+#: How many of the lowest minima go into a report.
+MINIMA = 100
+
+_ESTIMATOR = (
+    "Bayes' rule on how many independent runs ended in the lowest minimum: the probability that a lower one exists and "
+    "escaped all of them."
+)
+_SEEDED = "Runs that start from the given structure are counted as independent, which they are not: the estimate is too sure."
+
+
+def report_data(store: Store) -> ReportData:
+    """Everything that the report page shows of a run."""
+    meta, rows = store.meta, store.progress()
+    tables = tomllib.loads(meta.get("input", ""))
+    last = rows[-1] if rows else {}
+    column = lambda name: np.array([np.nan if row.get(name) is None else row[name] for row in rows], float)
+    series = ("evaluations", "elapsed", "best", "relaxations", "distinct")
+    n_atoms = int(meta.get("n_atoms", 0))
+    return ReportData(
+        title=meta.get("name", store.folder.name),
+        formula=meta.get("name", ""),
+        n_atoms=n_atoms,
+        minima=tuple(
+            Minimum(r.energy, r.hits, r.independent_hits, r.origin, r.evaluations, r.positions, r.numbers)
+            for r in store.minima(MINIMA)
+        ),
+        progress=Progress(*(column(name) for name in series)),
+        moves=tuple(_move(row) for row in store.moves()),
+        confidence=Confidence(
+            int(last.get("run_hits") or 0),
+            int(last.get("runs") or 0),
+            last.get("lower_remains"),
+            _ESTIMATOR,
+            (confidence.ASSUMPTIONS, *((_SEEDED,) if seeded(tables) else ())),
+        ),
+        reference=best_known(n_atoms, tables.get("potential", {})),
+        model=str(tables.get("potential", {}).get("kind", "")),
+        energy_unit=meta.get("units", ["", ""])[0],
+        length_unit=meta.get("units", ["", ""])[1],
+        seed=int(tables.get("run", {}).get("seed", 0)),
+        started=str(meta.get("created", "")),
+        wall_seconds=float(last.get("elapsed") or 0),
+        cpu_seconds=float(last.get("cpu_seconds") or 0),
+        command=str(meta.get("command", "")),
+        resolved_input=meta.get("input", ""),
+        stop_reason=str(meta.get("reason", "")),
+        versions=meta.get("versions", {}),
+        n_distinct=store.n_minima,
+    )
+
+
+def seeded(tables: dict) -> bool:
+    """Whether an input draws starts from given structures."""
+    return any(start.get("kind") == "seeded" for start in tables.get("search", {}).get("starts", []))
+
+
+def write(store: Store) -> Path:
+    """Write the report into the folder of the run."""
+    path = store.folder / REPORT
+    write_report(path, report_data(store))
+    return path
+
+
+def _move(row: dict) -> Move:
+    trials = int(row.get("trials", 0))
+    return Move(
+        name=row["name"],
+        trials=trials,
+        gained=int(row.get("gained", row.get("new_best", 0))),
+        weight=row.get("chance"),
+        evaluations_per_trial=row.get("evaluations", 0) / trials if trials else 0.0,
+    )
