@@ -1,7 +1,12 @@
-"""The Python blocks of README and docs run, page by page in order, each page as one program in an empty folder."""
+"""The Python blocks of README and docs run, page by page in order, each page as one program in an empty folder.
+
+`python tests/test_docs.py` puts the present output of `thalweg init LJ38` into docs/input-file.md.
+"""
 
 import re
+import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -49,3 +54,30 @@ def test_every_page_is_in_the_navigation():
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}" in nav, f"{page.name} is not in mkdocs.yml"
+
+
+INPUT_PAGE = ROOT / "docs" / "input-file.md"
+WRITTEN_INPUT = re.compile(r"(<!-- thalweg init LJ38.*?-->\n```toml\n)(.*?)(```\n<!-- end -->)", re.DOTALL)
+
+
+def written_input() -> str:
+    """What `thalweg init LJ38` prints."""
+    command = [sys.executable, "-m", "thalweg", "init", "LJ38"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() + "\n"
+
+
+def test_input_page_shows_what_init_writes():
+    block = WRITTEN_INPUT.search(INPUT_PAGE.read_text(encoding="utf-8"))
+    assert block is not None
+    assert block[2] == written_input(), "the input has changed: run `python tests/test_docs.py`"
+
+
+def test_toml_blocks_are_toml():
+    for page in PAGES:
+        for block in re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            tomllib.loads(block)
+
+
+if __name__ == "__main__":
+    text = INPUT_PAGE.read_text(encoding="utf-8")
+    INPUT_PAGE.write_text(WRITTEN_INPUT.sub(lambda m: m[1] + written_input() + m[3], text), encoding="utf-8")
