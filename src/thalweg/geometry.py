@@ -52,6 +52,11 @@ def squared_distances(a, b):
     return dx * dx + dy * dy + dz * dz
 
 
+def distances_from(point, x):
+    """Squared distances (n,) of points (n, 3) from one point (3,)."""
+    return squared_distances(point[None], x)[0]
+
+
 def contact_energies(points, x, points_bonds, bonds, mask, hard: bool = False):
     """Geometric binding of `points` (p, 3) to atoms `x` (atoms, 3): a Lennard-Jones sum in units of one contact.
 

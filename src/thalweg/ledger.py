@@ -13,9 +13,10 @@ from thalweg.relax.base import FAILED
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.search.fused import DeviceState, Finished
 from thalweg.store import Record
+from thalweg.structure import pad
 from thalweg.system import System
 
-#: Structures polished at a time.
+#: Structures polished after one visit at most.
 POLISHED = 32
 
 
@@ -26,8 +27,10 @@ class Ledger:
     are not counted: a run that hits the best goes on for a while, one that fails ends early.
     """
 
-    def __init__(self, system: System, origins: tuple[str, ...], keep: int, energy_scale: float, bond: float):
+    def __init__(self, system: System, origins: tuple[str, ...], keep: int, energy_scale: float, n_slots: int):
         self.system, self.origins, self.energy_scale = system, origins, energy_scale
+        self.n_slots = n_slots
+        bond = float(np.mean(system.bond_lengths))
         self.archive = Archive(system.numbers, keep, energy_scale, bond, cell=system.cell, pbc=system.pbc)
         self.evaluations = self.relaxations = self.failures = 0
         self._counts = np.zeros((len(origins), 3), np.int64)  # per generator: relaxations, evaluations, new best
@@ -55,19 +58,13 @@ class Ledger:
         """Count hits of known minima; polish and archive what is new and low."""
         margin = 1e-3 * self.energy_scale
         before = self.archive.best
-        left = np.flatnonzero(good)
-        left = left[np.argsort(flat["energy"][left], kind="stable")]
-        while len(left):
-            left = left[flat["energy"][left] <= self.archive.threshold + margin]
-            ids = self.archive.known(flat["energy"][left], flat["positions"][left])
-            order = np.argsort(left[ids >= 0], kind="stable")  # the archive wants a walker's runs in their order
-            seen = left[ids >= 0][order]
-            self.archive.hit(ids[ids >= 0][order], flat["walker"][seen], flat["run"][seen])
-            # The lowest first, a fixed number at a time: one compiled size, and what they turn out to be
-            # makes many of the others known.
-            left = left[ids < 0]
-            self._polish(left[:POLISHED], flat, counted, polish, seconds)
-            left = left[POLISHED:]
+        low = np.flatnonzero(good & (flat["energy"] <= self.archive.threshold + margin))
+        ids = self.archive.known(flat["energy"][low], flat["positions"][low])
+        seen = low[ids >= 0]
+        self.archive.hit(ids[ids >= 0], flat["walker"][seen], flat["run"][seen])
+        # Only the lowest new ones: at first nearly everything is new and low, and what is left out comes again.
+        new = low[ids < 0]
+        self._polish(new[np.argsort(flat["energy"][new], kind="stable")[:POLISHED]], flat, counted, polish, seconds)
         best = self.archive.best
         if best is not None and (before is None or best.energy < before.energy - margin):
             self._counts[self.origins.index(best.origin), 2] += 1
@@ -76,14 +73,16 @@ class Ledger:
         """Relax these tightly in float64 and archive them."""
         if not len(rows):
             return
-        done = relax(self.system.structure(flat["positions"][rows]), polish, n_lanes=POLISHED)
+        # Padded like the search, so that a sweep over sizes compiles no more programs here than there.
+        structures = pad(self.system.structure(flat["positions"][rows]), self.n_slots)
+        done = relax(structures, polish, n_lanes=POLISHED)
         self.evaluations += int(done.steps.sum())
         # A polish that does not converge would enter an energy that is not a minimum's.
         kept = done.converged & np.isfinite(done.energy)
         rows = rows[kept]
         names = [self.origins[k] for k in flat["origin"][rows]]
         self.archive.add(
-            done.energy[kept], np.asarray(done.structures.positions)[kept], flat["walker"][rows], flat["run"][rows],
+            done.energy[kept], np.asarray(done.structures.positions)[kept, : len(self.system.numbers)], flat["walker"][rows], flat["run"][rows],
             names, counted[rows], seconds,
         )  # fmt: skip
 

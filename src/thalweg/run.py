@@ -53,6 +53,7 @@ class Stop:
     """When a search ends: whichever limit comes first. None means no such limit."""
 
     time: float | None = None  # seconds of wall time of this session
+    cpu: float | None = None  # seconds of CPU time of this session
     evaluations: int | None = None
     relaxations: int | None = None
     target: float | None = None  # energy to reach
@@ -70,15 +71,18 @@ class Stop:
             return f"used the {self.relaxations:,} relaxations allowed"
         if self.time is not None and now.session >= self.time:
             return f"used the {self.time:g} s allowed"
+        if self.cpu is not None and now.session_cpu >= self.cpu:
+            return f"used the {self.cpu:g} CPU-s allowed"
         return None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A snapshot of a run. Counts cover all its sessions, `session` (seconds) only the present one."""
+    """A snapshot of a run. Counts cover all its sessions, `session` and `session_cpu` (seconds) only the present one."""
 
     elapsed: float
     session: float
+    session_cpu: float
     cpu_seconds: float
     evaluations: int
     relaxations: int
@@ -131,7 +135,7 @@ class Session:
         self.dtype = np.dtype(settings.precision)
         padded = system.padded(bucket(len(system.numbers)))
         bond = float(np.mean(system.bond_lengths))
-        self.ledger = Ledger(system, search.origins, settings.keep, energy_scale, bond)
+        self.ledger = Ledger(system, search.origins, settings.keep, energy_scale, bucket(len(system.numbers)))
         self.energy_scale = energy_scale
         unit = energy_scale / bond
         hop = Relaxation(relaxation.potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps)
@@ -188,6 +192,7 @@ class Session:
         return Progress(
             elapsed=elapsed,
             session=time.perf_counter() - self._wall0,
+            session_cpu=time.process_time() - self._cpu0,
             cpu_seconds=cpu,
             evaluations=book.evaluations,
             relaxations=book.relaxations,
@@ -225,7 +230,7 @@ class Session:
     def commit(self, store: Store) -> None:
         """Rows and checkpoint in one transaction."""
         archive, now = self.ledger.archive, self.progress()
-        row = {k: v for k, v in vars(now).items() if k not in ("session", "in_flight")}
+        row = {k: v for k, v in vars(now).items() if k not in ("session", "session_cpu", "in_flight")}
         row["best"] = now.best if np.isfinite(now.best) else None
         store.commit(
             minima=archive.dirty, dropped=archive.dropped, progress=row, checkpoint=self.checkpoint(), moves=self.moves()

@@ -80,34 +80,27 @@ class Sweep:
 def sweep(
     seed: int, settings: Settings, cpu_limit: float, sizes=None, seeded: bool = True, tell: Callable[[str], None] = print
 ) -> Sweep:
-    """Find all minima of `sizes` (default 2-150).
+    """Find all minima of `sizes` (default 2-150) within `cpu_limit` seconds, compilation included.
 
-    Round 0 is unseeded: every size gets a short search from random and symmetric starts. Later rounds go through the sizes
-    still missing, with a longer limit each, up and down in turn, starting also from the best of the neighbouring sizes,
-    as users of such tables do. Targets are the references: this measures time to known minima; a blind search is
-    `round 0` alone.
+    Rounds go through the sizes still missing, up and down in turn, each with a longer limit per size. With `seeded`,
+    searches start also from the best structures of neighbouring sizes found so far, as users of such tables do; without,
+    from random and symmetric starts alone. The references are targets: this measures time to known minima.
     """
     begun = time.process_time()
+    spent = lambda: time.process_time() - begun
     known = reference_energies()
     sizes = sorted(known) if sizes is None else sorted(sizes)
     state = Sweep()
-    limit = lambda n, scale: scale * (0.15 + (n / 60) ** 3)
+    left = sizes
     tell(f"sizes {sizes[0]}-{sizes[-1]} in {len({bucket(n) for n in sizes})} of {len(BUCKETS)} padded sizes")
-    while True:
-        left = [n for n in sizes if n in set(state.missing())]
-        spent = time.process_time() - begun
-        if not left or spent > cpu_limit or (state.rounds > 0 and not seeded):
-            break
-        down = state.rounds % 2 == 0 and state.rounds > 0
-        for n in reversed(left) if down else left:
-            if time.process_time() - begun > cpu_limit:
+    while left and spent() < cpu_limit:
+        for n in left if state.rounds % 2 == 0 else reversed(left):
+            seconds = min(1.5**state.rounds * (0.1 + (n / 100) ** 2), cpu_limit - spent())
+            if seconds <= 0:
                 break
-            neighbours = _neighbours(n, state) if state.rounds else []
-            scale = 0.7 * 1.6**state.rounds
-            seconds = min(limit(n, scale), cpu_limit - (time.process_time() - begun))
-            _try(n, seed + state.rounds, neighbours, settings, seconds, state)
-        left = [n for n in sizes if n in set(state.missing())]
-        tell(f"round {state.rounds}: {len(sizes) - len(left)} of {len(sizes)}, {time.process_time() - begun:.0f} CPU-s, left {left}")
+            _try(n, seed + state.rounds, _neighbours(n, state) if seeded else [], settings, seconds, state)
+        left = [n for n in state.missing() if n in sizes]
+        tell(f"round {state.rounds}: {len(sizes) - len(left)} of {len(sizes)}, {spent():.0f} CPU-s, left {left}")
         state.rounds += 1
     return state
 
@@ -127,9 +120,9 @@ def _try(n: int, seed: int, neighbours: list[np.ndarray], settings: Settings, se
     search = cluster_search(system, potential, seeds=neighbours, n_seeds=4, n_slots=bucket(n))
     settings = Settings(**{**vars(settings), "seed": seed})
     begun = time.process_time()
-    result = run(search, cluster_relaxation(potential, system), system, settings, Stop(time=seconds, target=target))
+    result = run(search, cluster_relaxation(potential, system), system, settings, Stop(cpu=seconds, target=target))
     state.cpu[n] = state.cpu.get(n, 0.0) + time.process_time() - begun
     best = result.best
     if best is not None and best.energy < state.best.get(n, np.inf) - 1e-9:
         state.best[n], state.positions[n] = best.energy, best.positions
-        state.how[n] = "unseeded" if state.rounds == 0 else f"round {state.rounds}, {best.origin}"
+        state.how[n] = f"round {state.rounds}, {'seeded' if neighbours else 'unseeded'}, {best.origin}"

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--starts", help="comma-separated starts instead of random and symmetric")
     p.add_argument("--patience", type=int, help="hops without a lower energy before a walker starts anew")
     p.add_argument("--sizes", help="lj-sweep: a range such as 2-60")
-    p.add_argument("--unseeded", action="store_true", help="lj-sweep: only the round without neighbours' structures")
+    p.add_argument("--unseeded", action="store_true", help="lj-sweep: no starts from neighbouring sizes")
     p.add_argument("--json", type=Path, help="also write the results to this file")
     return p
 
@@ -107,13 +107,13 @@ def _sweep(args) -> int:
     state = sweep(args.first_seed, _settings(args), args.cpu, sizes, not args.unseeded)
     sizes = sorted(reference_energies()) if sizes is None else sizes
     missing = [n for n in state.missing() if n in sizes]
-    unseeded = sum(how == "unseeded" for n, how in state.how.items() if n not in missing)
-    print(f"\nfound {len(sizes) - len(missing)} of {len(sizes)}; unseeded {unseeded}; missing {missing}")
+    kind = "without seeds" if args.unseeded else "seeded from neighbouring sizes"
+    print(f"\nfound {len(sizes) - len(missing)} of {len(sizes)} ({kind}); missing {missing}")
     print(f"{time.process_time() - begun:.1f} CPU-s, {time.perf_counter() - wall:.1f} s, compilation included")
     for n in state.below():
         print(f"BELOW THE REFERENCE: LJ{n} {state.best[n]:.6f} < {reference_energies()[n]:.6f}: verify this structure")
     results = {
-        "task": "lj-sweep", "version": __version__, "seed": args.first_seed, "missing": missing, "unseeded": unseeded,
+        "task": "lj-sweep", "version": __version__, "seed": args.first_seed, "missing": missing, "seeded": not args.unseeded,
         "cpu_seconds": time.process_time() - begun, "how": state.how, "cpu": state.cpu, "best": state.best,
     }  # fmt: skip
     _write(args.json, results)

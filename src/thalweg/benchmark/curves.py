@@ -38,22 +38,22 @@ def mean_cost(hits: np.ndarray, spent: np.ndarray) -> Mean:
     some searches were stopped before their hit; the bounds are the exact ones of that model (chi-squared). Without any
     hit only a lower bound exists.
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtri  # of the upper tail
 
     total, n = float(np.sum(spent)), int(np.sum(hits))
-    low = 2 * total / chi2.ppf(0.975, 2 * n + 2)
+    low = 2 * total / chdtri(2 * n + 2, 0.025)
     if n == 0:
         return Mean(float("inf"), low, float("inf"))
-    return Mean(total / n, low, 2 * total / chi2.ppf(0.025, 2 * n))
+    return Mean(total / n, low, 2 * total / chdtri(2 * n, 0.975))
 
 
 def success_bounds(hits: int, tries: int, level: float = 0.95) -> tuple[float, float]:
     """Clopper-Pearson bounds of a success probability."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     a = (1 - level) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(a, hits, tries - hits + 1))
-    high = 1.0 if hits == tries else float(beta.ppf(1 - a, hits + 1, tries - hits))
+    low = 0.0 if hits == 0 else float(betaincinv(hits, tries - hits + 1, a))
+    high = 1.0 if hits == tries else float(betaincinv(hits + 1, tries - hits, 1 - a))
     return low, high
 
 

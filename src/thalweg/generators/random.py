@@ -11,7 +11,7 @@ import jax.random as jr
 from jax import lax
 
 from thalweg.generators.base import Generator, moved
-from thalweg.geometry import centred, in_ball, random_rotation
+from thalweg.geometry import centred, distances_from, in_ball, random_rotation
 from thalweg.structure import Structure
 from thalweg.symmetry import GroupTable, group_table
 from thalweg.system import System
@@ -84,8 +84,8 @@ class SymmetricRandom(Generator):
             distinct = table.orbit[element]
             size = distinct.sum()
             # What is placed is symmetric, so one image's distances are every image's distances.
-            own = jnp.where(distinct & (jnp.arange(len(ops)) > 0), ((images - images[0]) ** 2).sum(-1), jnp.inf).min()
-            others = jnp.where(jnp.arange(n_slots) < count, ((x - images[0]) ** 2).sum(-1), jnp.inf).min()
+            own = jnp.where(distinct & (jnp.arange(len(ops)) > 0), distances_from(images[0], images), jnp.inf).min()
+            others = jnp.where(jnp.arange(n_slots) < count, distances_from(images[0], x), jnp.inf).min()
             clash = jnp.minimum(own, others) < closest2
             overlap = jnp.minimum(own, others) < closest2 / 4  # never taken: such pairs only blow the relaxation up
             fits = (count + size <= n_atoms) & (~clash | (trial % self.tries == self.tries - 1)) & ~overlap

@@ -12,13 +12,20 @@ from jax import lax
 
 from thalweg.generators.base import Generator, moved
 from thalweg.generators.mutation import gumbel
-from thalweg.geometry import centred, contact_energies, landing_sites, random_direction
+from thalweg.geometry import (
+    centred,
+    contact_energies,
+    distances_from,
+    landing_sites,
+    random_direction,
+    squared_distances,
+)
 from thalweg.structure import Structure
 from thalweg.symmetry import GroupTable, group_table
 from thalweg.system import System
 
-#: Groups tried on a core: those whose elements a compact cluster's core can show about its own centre.
-CORE_GROUPS = ("C2", "C3", "C5", "C3v", "C5v", "C2v", "D2", "D3", "D5", "D2d", "D3h", "D3d", "D5h", "T", "Td", "Th", "O", "I")
+#: Groups tried on a core; none of more than 24 operations, the cost grows with the largest (T and D5d lead to Ih).
+CORE_GROUPS = ("C2", "C3", "C5", "C3v", "C5v", "C2v", "D2", "D3", "D5", "D2d", "D3h", "D3d", "D5h", "T", "Td", "Th", "O")
 
 
 class Symmetrise(Generator):
@@ -73,27 +80,30 @@ class Symmetrise(Generator):
         score = contact_energies(points, x, jnp.full(len(points), bond), bonds, mask)
         score = score - gumbel(k_order, score) / self.greed
         first = jnp.concatenate([inner, jnp.zeros(self.rays, bool)])
-        order = jnp.argsort(jnp.where(usable, score - 100.0 * first, jnp.inf))
+        merit = jnp.where(usable, score - 100.0 * first, jnp.inf)
+        clash2 = (self.nearest * bond) ** 2
 
-        def place(i, carry):
-            filled, count = carry
-            images = ops @ points[order[i]]
+        def place(carry):
+            filled, count, merit = carry
+            k = jnp.argmin(merit)
+            images = ops @ points[k]
             # Images that nearly coincide with the point are one atom on a symmetry element: take their mean.
-            near = real_op & (((images - points[order[i]]) ** 2).sum(-1) < (self.snap * bond) ** 2)
-            point = jnp.where(near[:, None], images, 0).sum(0) / near.sum()
-            images = ops @ point
-            d2 = ((images[:, None] - images[None]) ** 2).sum(-1)
-            same = (d2 < (0.1 * bond) ** 2) & real_op[None]
+            near = real_op & (distances_from(points[k], images) < (self.snap * bond) ** 2)
+            images = ops @ (jnp.where(near[:, None], images, 0).sum(0) / near.sum())
+            same = (squared_distances(images, images) < (0.1 * bond) ** 2) & real_op[None]
             distinct = real_op & (same.argmax(1) == jnp.arange(len(ops)))
             size = distinct.sum()
-            clash2 = (self.nearest * bond) ** 2
-            own = jnp.where(distinct[1:], ((images[1:] - images[0]) ** 2).sum(-1), jnp.inf).min()
-            others = jnp.where(jnp.arange(n_slots) < count, ((filled - images[0]) ** 2).sum(-1), jnp.inf).min()
-            fits = usable[order[i]] & (count + size <= system.n_atoms) & (own > clash2) & (others > clash2)
+            own = jnp.where(distinct[1:], distances_from(images[0], images[1:]), jnp.inf).min()
+            others = jnp.where(jnp.arange(n_slots) < count, distances_from(images[0], filled), jnp.inf).min()
+            fits = (count + size <= system.n_atoms) & (jnp.minimum(own, others) > clash2)
             slot = jnp.where(distinct & fits, count + jnp.cumsum(distinct) - 1, n_slots)
-            return filled.at[slot].set(images, mode="drop"), count + jnp.where(fits, size, 0)
+            # Candidates that the new atoms cover are out, and so is this one, taken or not.
+            covered = (jnp.where(real_op[None], squared_distances(points, images), jnp.inf).min(1) < clash2) & fits
+            merit = jnp.where(covered | (jnp.arange(len(points)) == k), jnp.inf, merit)
+            return filled.at[slot].set(images, mode="drop"), count + jnp.where(fits, size, 0), merit
 
-        filled, count = lax.fori_loop(0, len(points), place, (jnp.zeros_like(x), 0))
+        going = lambda c: (c[1] < system.n_atoms) & jnp.isfinite(c[2]).any()
+        filled, count, _ = lax.while_loop(going, place, (jnp.zeros_like(x), 0, merit))
         return moved(parent, fill_up(k_rays, filled, count, system, self.rays))
 
 
