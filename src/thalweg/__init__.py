@@ -5,7 +5,6 @@ Functions that share the name of their module are imported from it: `from thalwe
 `from thalweg.relax.driver import relax`, `from thalweg.export import export`.
 """
 
-# ruff: noqa: F401 - the imports below are for type checkers
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"

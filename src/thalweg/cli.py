@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 import thalweg
+from thalweg.commands import INTERRUPTED
 from thalweg.errors import InputError, ThalwegError, suggest
 
 #: What each command does, the module that does it, and an example.
@@ -26,8 +27,6 @@ COMMANDS = {
     "list": ("the components that inputs can name", "components", "thalweg list generators"),
     "check": ("test a component of your own", "components", "thalweg check my_file:MyPotential"),
 }
-#: Exit code after Ctrl-C, as shells have it.
-INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +57,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"thalweg {thalweg.__version__}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = top.add_subparsers(dest="command", metavar="command", parser_class=Parser)
     for name, (what, _, example) in COMMANDS.items():
@@ -124,6 +123,7 @@ def _report(error: Exception, text: str, code: int, debug: bool) -> int:
 def _limits(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group('limits (whichever comes first; "none" lifts one)')
     group.add_argument("--time", metavar="SECONDS", help="wall time, such as 60, 10m or 2h (default: 60 s)")
+    group.add_argument("--cpu", metavar="SECONDS", help="CPU time, written alike")
     group.add_argument("--evaluations", metavar="N", help="energy evaluations")
     group.add_argument("--relaxations", metavar="N", help="relaxations")
     group.add_argument(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from thalweg.errors import InputError, StructureError, suggest
 from thalweg.formula import MODELS, parse_formula
 from thalweg.io import read_structures
 from thalweg.potentials.base import Potential
+from thalweg.presets import cluster_relaxation, cluster_search
 from thalweg.relax.driver import Relaxation
 from thalweg.run import Settings, Stop, bucket
 from thalweg.search.base import Search
@@ -30,14 +31,8 @@ from thalweg.system import System, cluster
 
 SECTIONS = ("system", "potential", "relaxer", "search", "run", "stop")
 #: Limits that hold where an input gives no other: a minute, and as sure as is usual. Naming a target replaces the second,
-#: counting evaluations or relaxations the first.
+#: counting CPU seconds, evaluations or relaxations the first.
 DEFAULT_TIME, DEFAULT_CONFIDENCE = 60.0, 0.95
-#: Moves of basin hopping, and how often each start is drawn.
-MOVES = ("displace", "squeeze", "twist", "relocate", "interior", "symmetrise")
-STARTS = {"random": 0.1, "symmetric": 0.9}
-SEEDED_STARTS = {"random": 0.1, "symmetric": 0.6, "seeded": 0.3}
-#: Longest step of a relaxation, in bonds.
-MAX_STEP = 0.15
 #: A target counts as reached within this many energy scales: users type energies rounded.
 TARGET_TOLERANCE = 1e-5
 
@@ -103,13 +98,8 @@ def resolve(tables: Mapping) -> Resolved:
     potential_table = _potential_table(tables.get("potential", {}), name, numbers, named)
     potential = schema.build("potential", potential_table)
     system = cluster(numbers, potential)
-    measured = potential.energy_scale(numbers)
-    bond, energy = float(np.mean(system.bond_lengths)), 1.0 if measured is None else float(measured)
-    defaults = {
-        "LBFGS": {"max_step": float(f"{MAX_STEP * bond:.4g}")},
-        "BasinHopping": {"energy_scale": energy, "moves": _moves(numbers), "starts": _starts(seed)},
-        "RandomSearch": {"starts": _starts(seed)},
-    }
+    defaults = preset_defaults(system, potential, None if seed is None else [seed])
+    energy = defaults["BasinHopping"]["energy_scale"]
     relaxer_table = schema.fill("relaxer", {"kind": "lbfgs", **tables.get("relaxer", {})}, "[relaxer]", defaults)
     given = _with_seeds(tables.get("search", {}), len(numbers))
     search_table = schema.fill("search", {"kind": "basin-hopping", **given}, "[search]", defaults)
@@ -138,7 +128,7 @@ def resolve_stop(table: Mapping, energy_scale: float) -> tuple[dict, Stop]:
     """The limits with their defaults, and the rule made of them."""
     known = _plain_fields(Stop)
     full = schema.fill_fields(known, table, "[stop]")
-    counted = full["evaluations"] is not None or full["relaxations"] is not None
+    counted = any(full[key] is not None for key in ("cpu", "evaluations", "relaxations"))
     if "time" not in table and not counted:
         full["time"] = DEFAULT_TIME
     if "confidence" not in table and full["target"] is None:
@@ -220,15 +210,21 @@ def _potentials_for(numbers: np.ndarray) -> str:
     )
 
 
-def _moves(numbers: np.ndarray) -> list[str]:
-    return [*MOVES, "swap"] if len(np.unique(numbers)) > 1 else list(MOVES)
-
-
-def _starts(seed: Structure | None) -> list[dict]:
-    if seed is None:
-        return [{"kind": kind, "weight": weight} for kind, weight in STARTS.items()]
-    own = _seed_arrays([seed])
-    return [{"kind": k, "weight": w, **(own if k == "seeded" else {})} for k, w in SEEDED_STARTS.items()]
+def preset_defaults(system: System, potential: Potential, seeds: list[Structure] | None = None) -> dict[str, dict]:
+    """What the shipped searches (`thalweg.presets`) take for this system, by class name: lengths, energies, moves, starts."""
+    own = _seed_arrays(seeds) if seeds else {}
+    search = cluster_search(system, potential, [np.asarray(s.positions) for s in seeds] if seeds else None)
+    relaxer: Any = cluster_relaxation(potential, system).relaxer
+    starts = [
+        {"kind": g.name, "weight": float(f"{w:.6g}"), **(own if g.name == "seeded" else {})}
+        for g, w in zip(search.starts, search.start_weights.tolist(), strict=True)
+    ]
+    hopping = {key: getattr(search, key) for key in ("temperature", "energy_scale", "patience", "explore")}
+    return {
+        "LBFGS": {"max_step": float(relaxer.max_step)},
+        "BasinHopping": {**hopping, "moves": [g.name for g in search.moves], "starts": starts},
+        "RandomSearch": {"starts": starts},
+    }
 
 
 def _with_seeds(table: Mapping, n_atoms: int) -> Mapping:

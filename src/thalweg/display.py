@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 LOG_EVERY = 5.0
 
 
-def is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal that understands control codes."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def bold(text: str, stream: TextIO | None = None) -> str:

@@ -47,6 +47,8 @@ def _elements(text: str) -> tuple[str, np.ndarray]:
         if unknown:
             raise InputError(_unknown(unknown[0], text)) from None
         raise InputError(f'"{text}" is no formula: {_hint(text)}') from None
+    if not counts and text and not re.search("[A-Za-z]", text):
+        raise InputError(f'"{text}" is no formula: {_EXAMPLES}')
     for symbol in counts:
         if symbol not in atomic_numbers or symbol == "X":
             raise InputError(_unknown(symbol, text))

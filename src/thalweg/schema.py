@@ -141,9 +141,10 @@ def _filled(field: Field, value, at: str, where: str, defaults):
         weight = item.pop("weight", 1.0) if field.weights and isinstance(item, dict) else 1.0
         row = fill(field.room, item, section, defaults)
         if field.weights:
-            row["weight"] = convert(weight, float, f"weight of {row['kind']} in {section}")
-            if not 0 <= row["weight"] < float("inf"):
-                raise InputError(f"the weight of {row['kind']} in {section} is {row['weight']:g}; it must not be negative")
+            number = float(convert(weight, float, f"weight of {row['kind']} in {section}"))  # type: ignore[arg-type]
+            if not 0 <= number < float("inf"):
+                raise InputError(f"the weight of {row['kind']} in {section} is {number:g}; it must not be negative")
+            row["weight"] = number
         rows.append(row)
     if field.weights and not sum(row["weight"] for row in rows) > 0:
         raise InputError(f"the weights of {at} are all 0; give one of them more")

@@ -24,7 +24,7 @@ def prepare_jax() -> None:
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # that there is no GPU
     logging.getLogger("jax._src.compilation_cache").setLevel(logging.ERROR)  # a cache that cannot be written costs time only
     folder = cache_folder()
-    if folder is None or jax.config.jax_compilation_cache_dir:  # a user who has set one knows better
+    if folder is None or jax.config.values.get("jax_compilation_cache_dir"):  # a user who has set one knows better
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -63,7 +63,7 @@ def duration(text: str) -> float | str:
         return text
     match = re.fullmatch(r"\s*(\d*\.?\d+(?:e[+-]?\d+)?)\s*([a-z]*)\s*", text.lower())
     if not match or match[2] not in _UNITS:
-        raise InputError(f'time is "{text}"; write seconds, or for example 10m or 2h')
+        raise InputError(f'a time is "{text}"; write seconds, or for example 10m or 2h')
     return float(match[1]) * _UNITS[match[2]]
 
 

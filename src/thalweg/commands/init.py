@@ -28,6 +28,7 @@ _COMMENTS = {
     "run.keep": "how many of the lowest distinct minima are kept",
     "stop": 'Whichever comes first ends the search; "none" lifts a limit.',
     "stop.time": "seconds of this session",
+    "stop.cpu": "CPU seconds of this session",
     "stop.evaluations": "energy evaluations",
     "stop.target": "energy to reach",
     "stop.confidence": "probability that no lower minimum remains",

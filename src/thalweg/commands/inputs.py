@@ -35,10 +35,10 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
 def limits_of(options: Namespace) -> dict:
     """The [stop] keys that were given as options; "known" stays as a target."""
     limits = {}
-    for key in ("time", "evaluations", "relaxations", "target", "confidence"):
+    for key in ("time", "cpu", "evaluations", "relaxations", "target", "confidence"):
         text = getattr(options, key)
         if text is not None:
-            limits[key] = duration(text) if key == "time" else value(text)
+            limits[key] = duration(text) if key in ("time", "cpu") else value(text)
     return limits
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from thalweg.cli import INTERRUPTED
+from thalweg.commands import INTERRUPTED
 
 #: Signals that ask a search to end: Ctrl-C, and what batch systems send before they kill.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -12,7 +12,7 @@ prepare_jax()  # before the imports below bring JAX in
 import numpy as np  # noqa: E402
 
 from thalweg import schema  # noqa: E402
-from thalweg.config import MAX_STEP, formula_of, units  # noqa: E402
+from thalweg.config import formula_of, preset_defaults, units  # noqa: E402
 from thalweg.display import energy, plural, table  # noqa: E402
 from thalweg.errors import InputError  # noqa: E402
 from thalweg.io import read_structures, write_structure  # noqa: E402
@@ -66,9 +66,9 @@ def relax(options: Namespace) -> int:
 
 
 def _relaxed(structures: list[Structure], potential: Potential, table: dict, fmax: float, max_steps: int) -> Relaxed:
-    """Structures of one size, relaxed side by side; steps are capped in bonds of the first."""
-    bond = float(np.mean(cluster(structures[0].numbers, potential).bond_lengths))
-    full = schema.fill("relaxer", {"kind": "lbfgs", **table}, "[relaxer]", {"LBFGS": {"max_step": MAX_STEP * bond}})
+    """Structures of one size, relaxed side by side; lengths are those of the first."""
+    defaults = preset_defaults(cluster(structures[0].numbers, potential), potential)
+    full = schema.fill("relaxer", {"kind": "lbfgs", **table}, "[relaxer]", defaults)
     return relax_batch(stack(structures), Relaxation(potential, schema.build("relaxer", full), fmax, max_steps))
 
 

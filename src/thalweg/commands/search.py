@@ -6,7 +6,9 @@ import platform
 import shlex
 import sys
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from thalweg.commands.environment import prepare_jax
 
@@ -17,7 +19,7 @@ import numpy  # noqa: E402
 
 import thalweg  # noqa: E402
 from thalweg import report_run  # noqa: E402
-from thalweg.cli import INTERRUPTED  # noqa: E402
+from thalweg.commands import INTERRUPTED  # noqa: E402
 from thalweg.commands.inputs import limits_of, tables_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.keeper import Keeper  # noqa: E402
@@ -184,12 +186,8 @@ def _next_limits(resolved: Resolved, limits: dict, last: dict | None) -> Stop | 
     if last is None:
         return stop
     best = last.get("best")
-    now = Progress(
-        elapsed=0.0, session=0.0, cpu_seconds=0.0,
-        evaluations=int(last["evaluations"]), relaxations=int(last["relaxations"]),
-        best=float("inf") if best is None else best, hits=0, independent_hits=0, distinct=0,
-        runs=int(last.get("runs") or 0), run_hits=0, lower_remains=float(last.get("lower_remains") or 1.0),
-    )  # fmt: skip
+    counts: Any = {f.name: last.get(f.name) or 0 for f in fields(Progress)}
+    now = Progress(**{**counts, "session": 0.0, "session_cpu": 0.0, "best": float("inf") if best is None else best})
     if not limits:
         return None if stop.reason(now) else stop
     met = [k for k in kept if k not in limits and Stop(**{k: getattr(stop, k)}).reason(now)]
