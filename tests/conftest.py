@@ -1,5 +1,10 @@
 """Array shapes in the signatures of the core are checked at run time in the tests (jaxtyping with beartype)."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -10,3 +15,9 @@ typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 CHECKED = ["structure", "system", "potentials", "relax.base", "relax.fire", "relax.lbfgs", "relax.adapters", "generators.base"]
 
 install_import_hook([f"thalweg.{module}" for module in CHECKED], f"{__name__}.typechecker")
+
+# Programs compiled by one test serve the processes that other tests start. Set before JAX compiles anything.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="thalweg-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
