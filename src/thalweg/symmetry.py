@@ -7,6 +7,7 @@ from functools import lru_cache
 import equinox as eqx
 import numpy as np
 
+from thalweg.errors import InputError, suggest
 from thalweg.typing import Array, Bool, Float, Int
 
 _GOLDEN = (1 + 5**0.5) / 2
@@ -91,6 +92,9 @@ class GroupTable(eqx.Module):
 @lru_cache(maxsize=None)
 def group_table(names: tuple[str, ...]) -> GroupTable:
     """The table of the named point groups (Schoenflies symbols, see `GENERATORS`)."""
+    for name in names:
+        if name not in GENERATORS:
+            raise InputError(f'there is no point group "{name}".{suggest(name, GENERATORS)}')
     groups = [operations(n) for n in names]
     size = max(len(g) for g in groups)
     ops, proj = np.zeros((len(groups), size, 3, 3)), np.zeros((len(groups), size, 3, 3))
