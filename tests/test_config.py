@@ -157,7 +157,10 @@ WRONG = {
         {"system": {"formula": "Au3"}, "potential": {"kind": "gupta", "parameters": "gold"}},
         r'Did you mean "gold55"',
     ),
-    "a point group": ({"search": {"starts": [{"kind": "symmetric", "groups": ["C9v"]}]}}, r'no point group "C9v". Did you mean'),
+    "a point group": (
+        {"search": {"starts": [{"kind": "symmetric", "groups": ["C9v"]}]}},
+        r'no point group "C9v". Did you mean',
+    ),
 }
 
 

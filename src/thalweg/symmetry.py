@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import equinox as eqx
 import numpy as np
@@ -60,7 +60,7 @@ GENERATORS: dict[str, tuple[np.ndarray, ...]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def operations(name: str) -> np.ndarray:
     """All matrices (order, 3, 3) of a point group, the identity first."""
     found = [np.eye(3)]
@@ -89,7 +89,7 @@ class GroupTable(eqx.Module):
         return self.operations.shape[0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def group_table(names: tuple[str, ...]) -> GroupTable:
     """The table of the named point groups (Schoenflies symbols, see `GENERATORS`)."""
     for name in names:
