@@ -40,7 +40,7 @@ def check(options: Namespace) -> int:
     prepare_jax()
     import numpy as np
 
-    from thalweg import registry, schema, testing
+    from thalweg import schema, testing
     from thalweg.config import parse_formula
     from thalweg.potentials.pair import LennardJones
     from thalweg.system import cluster
@@ -69,7 +69,6 @@ def check(options: Namespace) -> int:
         return 1
     fields = ", ".join(f"{k} = {_short(v)}" for k, v in schema.fill(room, table, name).items() if k != "kind")
     print(f"{type(component).__name__} passes as a {room} ({fields or 'no fields'}; {time.perf_counter() - begun:.1f} s)")
-    del registry
     return 0
 
 
