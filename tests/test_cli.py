@@ -129,10 +129,10 @@ def test_a_target_ends_the_search_and_known_is_the_published_one(thalweg_):
 
 
 def test_resume_goes_on_and_keeps_what_was(thalweg_, finished):
-    thalweg_("search", "LJ8", *SMALL, "--relaxations", "320", "-q", "-o", "run")
+    thalweg_("search", "LJ8", *SMALL, "--relaxations", "512", "-q", "-o", "run")
     done = thalweg_("resume", "run")
     assert done.code == 0
-    assert "is done: it used the 320 relaxations allowed" in done.out
+    assert "is done: it used the 512 relaxations allowed" in done.out
     result = thalweg_("resume", "run", "--relaxations", "800", "-q")
     assert result.code == 0
     assert "800 relaxations" in result.out

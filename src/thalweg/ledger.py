@@ -81,10 +81,9 @@ class Ledger:
         kept = done.converged & np.isfinite(done.energy)
         rows = rows[kept]
         names = [self.origins[k] for k in flat["origin"][rows]]
-        self.archive.add(
-            done.energy[kept], np.asarray(done.structures.positions)[kept, : len(self.system.numbers)], flat["walker"][rows], flat["run"][rows],
-            names, counted[rows], seconds,
-        )  # fmt: skip
+        positions = np.asarray(done.structures.positions)[kept, : len(self.system.numbers)]
+        walkers, runs = flat["walker"][rows], flat["run"][rows]
+        self.archive.add(done.energy[kept], positions, walkers, runs, names, counted[rows], seconds)
 
     def _follow_runs(self, flat, good) -> None:
         """Update the lowest energy of each walker's run; a record of the next run ends the one before."""
@@ -120,13 +119,14 @@ class Ledger:
         """True when hundreds of relaxations all failed."""
         return self.relaxations >= 200 and self.failures == self.relaxations
 
-    def statistics(self, chances: np.ndarray | None) -> list[dict]:
-        """One row per generator: relaxations, evaluations, how often it lowered the best, its present chance."""
+    def statistics(self, chances: np.ndarray | None, lowered: np.ndarray | None) -> list[dict]:
+        """One row per generator: relaxations, evaluations, new bests, lowered walkers, its present chance."""
+        at = lambda values, k: None if values is None or k >= len(values) else values[k].item()
         rows = []
         for k, name in enumerate(self.origins):
             n, evaluations, best = self._counts[k].tolist()
-            chance = float(chances[k]) if chances is not None and k < len(chances) else None
-            rows.append({"name": name, "trials": n, "evaluations": evaluations, "new_best": best, "chance": chance})
+            row = {"name": name, "trials": n, "evaluations": evaluations, "new_best": best}
+            rows.append({**row, "lowered": at(lowered, k), "chance": at(chances, k)})
         return rows
 
     def arrays(self) -> dict[str, np.ndarray]:

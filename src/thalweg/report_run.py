@@ -81,7 +81,7 @@ def _move(row: dict) -> Move:
     return Move(
         name=row["name"],
         trials=trials,
-        gained=int(row.get("gained", row.get("new_best", 0))),
+        gained=int(row.get("lowered") or 0),
         weight=row.get("chance"),
         evaluations_per_trial=row.get("evaluations", 0) / trials if trials else 0.0,
     )

@@ -145,31 +145,29 @@ class Session:
         with jax.enable_x64(self.dtype == np.float64):
             search_, hop_, padded_ = self._constant
             self.state = fused.begin(search_, hop_.relaxer, padded_, settings.walkers, self.dtype)
-        self._blocks_per_second = 0.0
+        # Pages of a fixed length: what the ledger sees together is then the same however often a run is resumed.
+        self._page = int(np.clip(4e5 / len(padded.numbers) ** 2, 16, LOG_BLOCKS))
         self._elapsed = self._cpu = 0.0  # of earlier sessions
         self._wall0, self._cpu0 = time.perf_counter(), time.process_time()
 
-    def visit(self, stop: Stop, seconds: float) -> None:
-        """Let the device run for about `seconds` at most, then take in what finished."""
+    def visit(self, stop: Stop) -> None:
+        """Let the device run for one page of finished relaxations (well under a second), then take them in."""
         left = lambda limit, used: 2**31 - 1 if limit is None else max(1, min(limit - used, 2**31 - 1))
         target = -np.inf
         if stop.target is not None:
             # Loose relaxations in low precision end a little above; the polished energy decides.
             target = stop.target + 2e-3 * self.energy_scale + 2e-6 * abs(stop.target)
-        blocks = min(LOG_BLOCKS, max(32, int(self._blocks_per_second * seconds)))
+        blocks = self._page
         rows = fused.group_size(self.settings.walkers)
         if stop.relaxations is not None:
             blocks = min(blocks, max(1, -(-(stop.relaxations - self.ledger.relaxations) // rows)))
         limits = fused.Limits(
             np.int32(left(stop.evaluations, self.ledger.evaluations)), np.asarray(target, self.dtype), np.int32(blocks)
         )
-        begun = time.perf_counter()
         with jax.enable_x64(self.dtype == np.float64):
             self.state, log, filled = fused.visit((self._key, *self._constant), self.state, limits, LOG_BLOCKS)
             filled = int(filled)
             log = jax.tree.map(lambda a: np.asarray(a)[:filled], log)
-        rate = filled / max(time.perf_counter() - begun, 1e-9)
-        self._blocks_per_second = rate if self._blocks_per_second else min(rate, 1.0)  # the first visit compiles
         self.ledger.take(log, self.polish, self.clocks()[0])
 
     def in_flight(self) -> tuple[int, int]:
@@ -211,7 +209,8 @@ class Session:
         chances = None
         if hasattr(self.search, "move_probabilities"):
             chances = np.asarray(self._constant[0].move_probabilities(self.state.search.shared))
-        return self.ledger.statistics(chances)
+        lowered = getattr(self.state.search.shared, "lowered", None)
+        return self.ledger.statistics(chances, None if lowered is None else np.asarray(lowered))
 
     def checkpoint(self) -> bytes:
         """Everything needed to go on exactly from here, besides the store's minima."""
@@ -242,17 +241,16 @@ def run(
     search: Search,
     relaxation: Relaxation,
     system: System,
-    settings: Settings = Settings(),  # noqa: B008 - immutable
-    stop: Stop = Stop(),  # noqa: B008
+    settings: Settings = Settings(),
+    stop: Stop = Stop(),
     store: Store | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     resume: bool = False,
-    visit_seconds: float = 1.0,
 ) -> Result:
     """Search until a limit of `stop` is met, or `interrupted()`; everything found is committed to `store` as it goes.
 
-    How often the host looks (`visit_seconds`) does not change the course of the search. Raises `PotentialError` when no
+    A run that is stopped and resumed takes the same course as one that is not. Raises `PotentialError` when no
     relaxation at all has a finite energy, `RunFolderError` when the store cannot be written.
     """
     scale = energy_scale(relaxation, system)
@@ -261,7 +259,7 @@ def run(
         session.restore(store)
     reason = None
     while reason is None:
-        session.visit(stop, visit_seconds)
+        session.visit(stop)
         if store is not None:
             session.commit(store)
         now = session.progress()
@@ -272,7 +270,7 @@ def run(
                 f"none of the first {now.relaxations} relaxations has a finite energy; "
                 "check the potential on one structure with `thalweg check`"
             )
-        reason = "interrupted" if interrupted() else stop.reason(now)
+        reason = stop.reason(now) or ("interrupted" if interrupted() else None)
     return Result(session.ledger, now, reason, session.moves())
 
 

@@ -47,9 +47,9 @@ class Structure(eqx.Module):
         fixed = np.zeros(atoms, bool) if fixed is None else np.asarray(fixed, bool)
         return cls(
             positions,
-            np.broadcast_to(numbers, batch + (atoms,)),
-            np.broadcast_to(cell, batch + (3, 3)),
-            np.broadcast_to(fixed, batch + (atoms,)),
+            np.broadcast_to(numbers, (*batch, atoms)),
+            np.broadcast_to(cell, (*batch, 3, 3)),
+            np.broadcast_to(fixed, (*batch, atoms)),
             tuple(bool(p) for p in pbc),  # type: ignore[arg-type]
         )
 

@@ -41,9 +41,7 @@ def first_hit(n_atoms: int, seed: int, search: BasinHopping, settings: Settings,
     now = result.progress
     # What the other walkers had begun when the first of them arrived is part of the cost.
     begun_too, evaluations = now.in_flight
-    return FirstHit(
-        seed, now.best <= target, spent, now.relaxations + begun_too, now.evaluations + evaluations, now.best
-    )
+    return FirstHit(seed, now.best <= target, spent, now.relaxations + begun_too, now.evaluations + evaluations, now.best)
 
 
 def compile_for(n_atoms: int, search: BasinHopping, settings: Settings) -> float:

@@ -44,7 +44,8 @@ class Interrupt:
             return
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Who presses twice as the search ends must not be shown a traceback for the second.
+            signal.signal(number, signal.SIG_IGN if self.pressed() else handler)
         self._before = {}
         self._mouth.close()  # the thread reads the end and goes
 

@@ -104,17 +104,17 @@ def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, re
                 resolved.search, resolved.relaxation, resolved.system, resolved.settings, stop, keeper,  # type: ignore[arg-type]
                 live, interrupt.pressed, resume=resumed,
             )  # fmt: skip
-        live.clear()
-        book = result.ledger
-        if result.best is None and book.failures == book.relaxations > 0:
-            raise PotentialError(
-                f"none of the {book.relaxations:,} relaxations has a finite energy; check the potential on one structure "
-                "with `thalweg check`"
-            )
-        store.commit(meta={"reason": result.reason})
-        if result.best is not None:
-            export(store, store.folder / BEST, limit=1)
-        report_run.write(store)
+            live.clear()
+            book = result.ledger
+            if result.best is None and book.failures == book.relaxations > 0:
+                raise PotentialError(
+                    f"none of the {book.relaxations:,} relaxations has a finite energy; check the potential on one structure "
+                    "with `thalweg check`"
+                )
+            store.commit(meta={"reason": result.reason})
+            if result.best is not None:
+                export(store, store.folder / BEST, limit=1)
+            report_run.write(store)
     except (RunFolderError, InputError) as error:
         live.clear()
         keeper.rescue()

@@ -58,7 +58,9 @@ class SymmetricRandom(Generator):
     special: float = 0.6
     tries: int = eqx.field(static=True, default=8)
 
-    def __init__(self, groups: tuple[str, ...] = START_GROUPS, spread: float = 1.0, closest: float = 0.75, special: float = 0.6):
+    def __init__(
+        self, groups: tuple[str, ...] = START_GROUPS, spread: float = 1.0, closest: float = 0.75, special: float = 0.6
+    ):
         self.groups = group_table(tuple(groups))
         self.spread, self.closest, self.special = spread, closest, special
 

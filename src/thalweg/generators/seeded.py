@@ -36,7 +36,7 @@ class Seeded(Generator):
     def __call__(self, key, parents: Structure, system: System) -> Structure:
         parent = parents[0]
         dtype = parent.positions.dtype
-        k_seed, k_remove, k_add, k_turn = jr.split(key, 4)
+        k_seed, k_remove, k_add = jr.split(key, 3)
         seed = jr.randint(k_seed, (), 0, len(self.counts))
         x, count = jnp.asarray(self.positions, dtype)[seed], jnp.asarray(self.counts)[seed]
         n_slots = parent.positions.shape[0]

@@ -57,8 +57,8 @@ class Potential(eqx.Module):
         """Evaluate one structure or a batch: energy (*batch), forces (*batch, atoms, 3), atomic (*batch, atoms)."""
         n = len(structures.batch)
         last = tuple(range(-n, 0))
-        to_last = lambda x: jnp.moveaxis(jnp.asarray(x), tuple(range(n)), last)  # noqa: E731
-        to_first = lambda x: jnp.moveaxis(x, last, tuple(range(n)))  # noqa: E731
+        to_last = lambda x: jnp.moveaxis(jnp.asarray(x), tuple(range(n)), last)
+        to_first = lambda x: jnp.moveaxis(x, last, tuple(range(n)))
         out = self.lanes(to_last(structures.positions), to_last(structures.numbers), to_last(structures.cell))
         return Evaluation(out.energy, to_first(out.forces), to_first(out.atomic_energies), out.ok)
 
@@ -67,7 +67,7 @@ class EnergyPotential(Potential):
     """A potential of which only `atomic_energies` of one structure is written; forces come by autodiff."""
 
     @abc.abstractmethod
-    def atomic_energies(self, structure: Structure):
+    def atomic_energies(self, structure: Structure) -> Array:
         """Energies (atoms,) of a single structure; their sum is the energy. Padding slots must give 0."""
 
     def lanes(self, positions, numbers, cell=None) -> Evaluation:
@@ -75,7 +75,9 @@ class EnergyPotential(Potential):
         flat = positions.reshape(*positions.shape[:2], -1)
         n_lanes = flat.shape[-1]
         species = jnp.broadcast_to(numbers, (numbers.shape[0], *shape)).reshape(numbers.shape[0], -1)
-        cells = jnp.zeros((3, 3, n_lanes), flat.dtype) if cell is None else jnp.broadcast_to(cell, (3, 3, *shape)).reshape(3, 3, -1)
+        cells = (
+            jnp.zeros((3, 3, n_lanes), flat.dtype) if cell is None else jnp.broadcast_to(cell, (3, 3, *shape)).reshape(3, 3, -1)
+        )
 
         def one(x, number, cell):
             def total(x):
@@ -86,9 +88,7 @@ class EnergyPotential(Potential):
             return energy, -gradient, each
 
         energy, forces, each = jax.vmap(one, in_axes=-1, out_axes=-1)(flat, species, cells)
-        return finish(
-            energy.reshape(shape), forces.reshape(positions.shape), each.reshape(each.shape[0], *shape)
-        )
+        return finish(energy.reshape(shape), forces.reshape(positions.shape), each.reshape(each.shape[0], *shape))
 
 
 def finish(energy, forces, atomic_energies) -> Evaluation:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-#: Squared distance given to pairs that do not exist (an atom with itself, padding): far outside of any interaction.
-FAR = 1e10
+#: Squared distance given to pairs that do not exist (an atom with itself, padding): far outside of any interaction, and
+#: small enough that its sixth power still has an inverse in float32.
+FAR = 1e6
 
 
 def sum_rows(pair: Callable, positions, numbers, init, per_row=None):

@@ -33,7 +33,7 @@ class OptaxRelaxer(Relaxer):
 class GradientDescent(OptaxRelaxer):
     """Displacement = learning_rate x force (Å per eV/Å)."""
 
-    learning_rate: float = 0.01
+    learning_rate: float = 0.001
 
     def transform(self) -> optax.GradientTransformation:
         return optax.sgd(self.learning_rate)

@@ -18,7 +18,7 @@ from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
 from thalweg.relax.base import CONVERGED, FAILED, RUNNING, STEP_LIMIT, Relaxer, largest_norm
 from thalweg.structure import Structure
-from thalweg.typing import PyTree
+from thalweg.typing import Array, PyTree
 
 #: Steps between two looks at which lanes are done. Small against a relaxation (some 100), large against the look's cost.
 CHUNK = 4
@@ -27,11 +27,11 @@ CHUNK = 4
 class Lanes(eqx.Module):
     """Structures under relaxation, lanes last. `positions` are those `energy` and `forces` belong to once done."""
 
-    positions: jax.Array  # (atoms, 3, lanes)
-    energy: jax.Array  # (lanes,)
-    forces: jax.Array  # (atoms, 3, lanes)
-    status: jax.Array  # (lanes,) RUNNING, CONVERGED, STEP_LIMIT or FAILED
-    steps: jax.Array  # (lanes,) evaluations spent on the structure in the lane
+    positions: Array  # (atoms, 3, lanes)
+    energy: Array  # (lanes,)
+    forces: Array  # (atoms, 3, lanes)
+    status: Array  # (lanes,) RUNNING, CONVERGED, STEP_LIMIT or FAILED
+    steps: Array  # (lanes,) evaluations spent on the structure in the lane
     state: PyTree  # of the relaxer
 
 
@@ -142,9 +142,7 @@ def _relax_queue(relaxation: Relaxation, positions, numbers, free, count, n_lane
     def body(carry):
         lanes, held, following, out = carry
         index = jnp.minimum(held, n - 1)
-        lanes = advance(
-            lanes, potential, relaxer, numbers[..., index], free[..., index], relaxation.fmax, relaxation.max_steps
-        )
+        lanes = advance(lanes, potential, relaxer, numbers[..., index], free[..., index], relaxation.fmax, relaxation.max_steps)
         done = (lanes.status != RUNNING) & (held < n)
         return lax.cond(done.any(), refill, lambda c: c, (lanes, held, following, out))
 

@@ -54,11 +54,11 @@ class LBFGS(Relaxer):
         # All lanes write the same slot of the ring; a lane without a usable pair has rho = 0 there, which makes
         # the slot inert in both loops.
         slot = state["slot"].reshape(())
-        put = lambda ring, value: lax.dynamic_update_index_in_dim(ring, value, slot, 0)  # noqa: E731
+        put = lambda ring, value: lax.dynamic_update_index_in_dim(ring, value, slot, 0)
         steps, yields = put(state["steps"], s), put(state["yields"], y)
         rho = jnp.where(rose, 0.0, state["rho"])
         rho = put(rho, jnp.where(usable, 1 / jnp.where(usable, sy, 1), 0))
-        at = lambda ring, k: lax.dynamic_index_in_dim(ring, (slot - k) % m, 0, keepdims=False)  # noqa: E731
+        at = lambda ring, k: lax.dynamic_index_in_dim(ring, (slot - k) % m, 0, keepdims=False)
 
         q, alphas = force, []
         for k in range(m):

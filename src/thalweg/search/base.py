@@ -73,9 +73,7 @@ def structures_of(system: System, positions) -> Structure:
     """A traced batch of the system's structures from positions (batch, atoms, 3)."""
     n = positions.shape[0]
     spread = lambda a, dtype=None: jnp.broadcast_to(jnp.asarray(a, dtype), (n, *a.shape))
-    return Structure(
-        positions, spread(system.numbers), spread(system.cell, positions.dtype), spread(system.fixed), system.pbc
-    )
+    return Structure(positions, spread(system.numbers), spread(system.cell, positions.dtype), spread(system.fixed), system.pbc)
 
 
 def walker_keys(key, index, count):
@@ -92,4 +90,5 @@ def generate(generators: tuple[Generator, ...], origin, keys, parents: Structure
         lambda key, parent, generator=g: generator(key, jax.tree.map(lambda a: a[None], parent), system).positions
         for g in generators
     ]
-    return lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), (origin, keys, parents))
+    positions = lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), (origin, keys, parents))
+    return jnp.where(parents.fixed[..., None], parents.positions, positions)

@@ -12,6 +12,7 @@ from thalweg.generators.base import Generator
 from thalweg.relax.base import FAILED
 from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
 from thalweg.system import System
+from thalweg.typing import Array
 
 
 class Walker(eqx.Module):
@@ -32,6 +33,7 @@ class Bandit(eqx.Module):
     trials: jax.Array
     cost: jax.Array
     gains: jax.Array
+    lowered: jax.Array  # hops of each move that lowered their walker's energy, all of them, for the report
 
 
 class BasinHopping(Search):
@@ -44,8 +46,8 @@ class BasinHopping(Search):
 
     moves: tuple[Generator, ...]
     starts: tuple[Generator, ...]
-    move_weights: jax.Array
-    start_weights: jax.Array
+    move_weights: Array
+    start_weights: Array
     temperature: float = 0.8
     energy_scale: float = 1.0
     patience: int = 20
@@ -69,9 +71,16 @@ class BasinHopping(Search):
         zero = jnp.zeros(n_walkers, jnp.int32)
         inf = jnp.full(n_walkers, jnp.inf, dtype)
         walkers = Walker(
-            jnp.zeros((n_walkers, len(system.numbers), 3), dtype), inf, inf, zero, zero, zero, jnp.arange(n_walkers, dtype=jnp.int32)
+            jnp.zeros((n_walkers, len(system.numbers), 3), dtype),
+            inf,
+            inf,
+            zero,
+            zero,
+            zero,
+            jnp.arange(n_walkers, dtype=jnp.int32),
         )
-        return State(walkers, Bandit(jnp.full(n, 1.0, jnp.float32), jnp.full(n, 1.0, jnp.float32), jnp.full(n, 1.0, jnp.float32)))
+        one = jnp.ones(n, jnp.float32)
+        return State(walkers, Bandit(one, one, one, jnp.zeros(n, jnp.int32)))
 
     def move_probabilities(self, bandit: Bandit):
         """Chance of each move: `explore` of it by the given weights, the rest by learned gains per cost."""
@@ -116,11 +125,12 @@ class BasinHopping(Search):
     def _learn(self, bandit: Bandit, outcome: Outcome, gained) -> Bandit:
         used = (outcome.origin[:, None] == jnp.arange(len(self.moves))) & outcome.valid[:, None]
         forget = self.memory ** outcome.valid.sum()
-        add = lambda old, value: forget * old + (used * value[:, None]).sum(0).astype(jnp.float32)  # noqa: E731
+        add = lambda old, value: forget * old + (used * value[:, None]).sum(0).astype(jnp.float32)
         return Bandit(
             add(bandit.trials, jnp.ones_like(outcome.energy)),
             add(bandit.cost, outcome.steps / 100),
             add(bandit.gains, gained.astype(jnp.float32)),
+            bandit.lowered + (used & gained[:, None]).sum(0),
         )
 
 

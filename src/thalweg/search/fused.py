@@ -5,12 +5,14 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from thalweg.relax.base import FAILED, RUNNING, Relaxer
 from thalweg.relax.driver import Lanes, advance, empty_lanes, load
 from thalweg.search.base import Outcome, Search, State, structures_of
 from thalweg.system import System
+from thalweg.typing import Array
 
 
 class Finished(eqx.Module):
@@ -38,9 +40,9 @@ class DeviceState(eqx.Module):
 class Limits(eqx.Module):
     """When the device hands back to the host: a full log, spent evaluations, the target reached, or `looks` taken."""
 
-    evaluations: jax.Array | int
-    target: jax.Array | float
-    looks: jax.Array | int
+    evaluations: Array | np.integer | int
+    target: Array | float
+    looks: Array | np.integer | int
 
 
 def begin(search: Search, relaxer: Relaxer, system: System, n_lanes: int, dtype) -> DeviceState:
@@ -69,10 +71,9 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
     numbers = jnp.asarray(system.numbers)[:, None]
     free = (~jnp.asarray(system.fixed)).astype(dtype)[:, None, None]
 
-    empty = lambda shape, kind: jnp.zeros((n_blocks, rows, *shape), kind)  # noqa: E731
-    log = Finished(
-        empty((n_slots, 3), dtype), empty((), dtype), *(empty((), jnp.int32) for _ in range(5)), empty((), bool)
-    )
+    empty = lambda shape, kind: jnp.zeros((n_blocks, rows, *shape), kind)
+    whole = empty((), jnp.int32)
+    log = Finished(empty((n_slots, 3), dtype), empty((), dtype), whole, whole, whole, whole, whole, empty((), bool))
 
     def relaxing(carry):
         lanes, _ = carry
@@ -89,15 +90,20 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
         # index[r]: the lane in row r; row[l]: the row of lane l (only meaningful where selected).
         index = ((rank == jnp.arange(rows)[:, None]) & done).argmax(1)
         row = jnp.clip(rank, 0, rows - 1)
-        take = lambda tree: jax.tree.map(lambda a: a[index], tree)  # noqa: E731
-        put = lambda old, new: jax.tree.map(  # noqa: E731
+        take = lambda tree: jax.tree.map(lambda a: a[index], tree)
+        put = lambda old, new: jax.tree.map(
             lambda o, n: jnp.where(selected.reshape(-1, *[1] * (o.ndim - 1)), n[row], o), old, new
         )
         positions = jnp.moveaxis(lanes.positions[..., index], -1, 0)
         walkers = take(state.search.walkers)
         sub = State(walkers, state.search.shared)
         outcome = Outcome(
-            structures_of(system, positions), lanes.energy[index], lanes.steps[index], lanes.status[index], state.origin[index], state.asked[index]
+            structures_of(system, positions),
+            lanes.energy[index],
+            lanes.steps[index],
+            lanes.status[index],
+            state.origin[index],
+            state.asked[index],
         )
         entry = Finished(
             positions, outcome.energy, outcome.steps, outcome.status, outcome.origin, walkers.index, walkers.run, outcome.valid
@@ -125,4 +131,3 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
     carry = (state, log, jnp.asarray(0), jnp.asarray(0), jnp.asarray(jnp.inf, dtype), jnp.asarray(0))
     state, log, block, *_ = lax.while_loop(more, turn, carry)
     return state, log, block
-

@@ -12,6 +12,7 @@ from thalweg.generators.base import Generator
 from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
+from thalweg.typing import Array
 
 
 class Sampler(eqx.Module):
@@ -25,7 +26,7 @@ class RandomSearch(Search):
     """Relax starts drawn independently from `starts`, with the given weights. Every start is a run of its own."""
 
     starts: tuple[Generator, ...]
-    start_weights: jax.Array
+    start_weights: Array
 
     def __init__(self, starts, start_weights=None):
         self.starts = tuple(starts)
