@@ -22,16 +22,14 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 
-def run_pele(n: int, seed: int, target: float, limit: float, adaptive: bool) -> dict:
+def run_pele(n: int, seed: int, target: float, limit: float, stepsize: float | None) -> dict:
     import numpy as np
     from pele.systems import LJCluster  # type: ignore[import-not-found]
-    from pele.takestep import AdaptiveStepsize, RandomDisplacement  # type: ignore[import-not-found]
+    from pele.takestep import RandomDisplacement  # type: ignore[import-not-found]
 
     np.random.seed(seed)  # noqa: NPY002 - pele draws from NumPy's global generator
     system = LJCluster(n)
-    step = RandomDisplacement(stepsize=0.36)
-    if adaptive:
-        step = AdaptiveStepsize(step, acc_ratio=0.5, frequency=50)
+    step = system.get_takestep() if stepsize is None else RandomDisplacement(stepsize=stepsize)
     database = system.create_database()
     hopping = system.get_basinhopping(database=database, takestep=step, temperature=0.8, outstream=None)
     begun, hops, best = time.process_time(), 0, float("inf")
@@ -127,8 +125,8 @@ def run_thalweg(n: int, seeds: range, limit: float, only_displacement: bool) -> 
 
 
 PEERS = {
-    "pele": lambda *a: run_pele(*a, adaptive=False),
-    "pele, adaptive step": lambda *a: run_pele(*a, adaptive=True),
+    "pele": lambda *a: run_pele(*a, stepsize=None),  # its default: adaptive step and temperature
+    "pele, fixed step 0.42": lambda *a: run_pele(*a, stepsize=0.42),
     "scipy basinhopping": run_scipy,
     "ase BasinHopping": run_ase,
 }

@@ -36,6 +36,8 @@ class Ledger:
         self._counts = np.zeros((len(origins), 3), np.int64)  # per generator: relaxations, evaluations, new best
         self._going: dict[int, tuple[int, float]] = {}  # walker -> its run and that run's lowest energy
         self._ended: list[float] = []  # lowest energy of each run that ended
+        #: (evaluations, relaxations, energy) at each fall of the lowest energy within the last page.
+        self.trace: list[tuple[int, int, float]] = []
 
     def take(self, log: Finished, polish: Relaxation, seconds: float) -> None:
         """Enter what the device finished, in order."""
@@ -52,7 +54,18 @@ class Ledger:
         for column, amount in ((0, 1), (1, flat["steps"])):
             np.add.at(self._counts[:, column], flat["origin"], amount)
         self._follow_runs(flat, good)
+        self._trace(flat, good, counted)
         self._enter(flat, good, counted, polish, seconds)
+
+    def _trace(self, flat, good, counted) -> None:
+        """Where within this page the lowest energy fell (as loosely relaxed; what is archived is polished)."""
+        known = self.archive.best.energy if self.archive.best else np.inf
+        energy = np.where(good, flat["energy"].astype(np.float64), np.inf)
+        lowest = np.minimum.accumulate(energy)
+        before = np.minimum(np.concatenate([[np.inf], lowest[:-1]]), known - 1e-3 * self.energy_scale)
+        falls = np.flatnonzero(lowest < before)
+        first = self.relaxations - len(good) + 1
+        self.trace = [(int(counted[k]), first + int(k), float(lowest[k])) for k in falls]
 
     def _enter(self, flat, good, counted, polish: Relaxation, seconds: float) -> None:
         """Count hits of known minima; polish and archive what is new and low."""
@@ -64,7 +77,13 @@ class Ledger:
         self.archive.hit(ids[ids >= 0], flat["walker"][seen], flat["run"][seen])
         # Only the lowest new ones: at first nearly everything is new and low, and what is left out comes again.
         new = low[ids < 0]
-        self._polish(new[np.argsort(flat["energy"][new], kind="stable")[:POLISHED]], flat, counted, polish, seconds)
+        new = new[np.argsort(flat["energy"][new], kind="stable")]
+        # Of those that end at nearly one energy the first stands for all, or one minimum would take all the places.
+        apart = np.diff(flat["energy"][new], prepend=-np.inf) > margin / 2
+        self._polish(new[apart][:POLISHED], flat, counted, polish, seconds)
+        others = np.sort(new[~apart])
+        ids = self.archive.known(flat["energy"][others], flat["positions"][others])
+        self.archive.hit(ids, flat["walker"][others], flat["run"][others])
         best = self.archive.best
         if best is not None and (before is None or best.energy < before.energy - margin):
             self._counts[self.origins.index(best.origin), 2] += 1

@@ -25,7 +25,7 @@ _SEEDED = "Runs that start from the given structure are counted as independent, 
 
 def report_data(store: Store) -> ReportData:
     """Everything that the report page shows of a run."""
-    meta, rows = store.meta, store.progress()
+    meta, rows = store.meta, _traced(store.progress())
     tables = tomllib.loads(meta.get("input", ""))
     last = rows[-1] if rows else {}
     column = lambda name: np.array([np.nan if row.get(name) is None else row[name] for row in rows], float)
@@ -62,6 +62,19 @@ def report_data(store: Store) -> ReportData:
         versions=meta.get("versions", {}),
         n_distinct=store.n_minima,
     )
+
+
+def _traced(rows: list[dict]) -> list[dict]:
+    """Progress rows with one more for each fall of the lowest energy between them."""
+    traced: list[dict] = []
+    for row in rows:
+        for evaluations, relaxations, energy in row.get("trace") or []:
+            best = max(energy, row["best"]) if row["best"] is not None else energy  # loosely relaxed ends differ a little
+            seen = traced[-1]["distinct"] if traced else 0
+            fall = {"evaluations": evaluations, "relaxations": relaxations, "best": best, "distinct": seen}
+            traced.append({**fall, "elapsed": row["elapsed"]})
+        traced.append(row)
+    return traced
 
 
 def seeded(tables: dict) -> bool:

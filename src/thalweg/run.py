@@ -231,6 +231,7 @@ class Session:
         archive, now = self.ledger.archive, self.progress()
         row = {k: v for k, v in vars(now).items() if k not in ("session", "session_cpu", "in_flight")}
         row["best"] = now.best if np.isfinite(now.best) else None
+        row["trace"] = self.ledger.trace
         store.commit(
             minima=archive.dirty, dropped=archive.dropped, progress=row, checkpoint=self.checkpoint(), moves=self.moves()
         )

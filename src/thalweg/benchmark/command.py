@@ -18,7 +18,7 @@ from thalweg.errors import InputError
 def parser() -> argparse.ArgumentParser:
     """Arguments of `thalweg bench`."""
     p = argparse.ArgumentParser(prog="thalweg bench", description=__doc__)
-    p.add_argument("task", help="ljN (for instance lj38): first hits of the known minimum; lj-sweep: all N = 2-150")
+    p.add_argument("task", help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; metals: nanoalloys")
     p.add_argument("--seeds", type=int, default=20, help="searches to run (default 20)")
     p.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
     p.add_argument("--time", type=float, default=100.0, help="seconds allowed per search (default 100)")
@@ -40,9 +40,11 @@ def main(argv: list[str]) -> int:
     task = args.task.lower()
     if task == "lj-sweep":
         return _sweep(args)
+    if task == "metals":
+        return _metals(args)
     match = re.fullmatch(r"lj(\d+)", task)
     if match is None:
-        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, or lj-sweep')
+        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, lj-sweep or metals')
     return _first_hits(int(match[1]), args)
 
 
@@ -118,6 +120,30 @@ def _sweep(args) -> int:
     }  # fmt: skip
     _write(args.json, results)
     return 0 if not missing else 1
+
+
+def _metals(args) -> int:
+    from thalweg.benchmark.metals import rows, search
+
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    print(f"{args.seeds} seeds of {args.time:g} CPU-s each; eV; reference: lowest known before (an upper bound)")
+    print(
+        f"{'composition':12s} {'parameters':12s} {'reference':>11s} {'found':>11s} {'below by':>9s}  at or below, same lowest"
+    )
+    done = []
+    for row in rows():
+        done.append(search(row, seeds, _settings(args), args.time))
+        r = done[-1]
+        below = r.reference - r.best
+        print(
+            f"{r.formula:12s} {r.parameters:12s} {r.reference:11.4f} {r.best:11.4f} {below:9.4f}  "
+            f"{r.reached:2d}/{len(seeds)}  {r.agreed:2d}/{len(seeds)}",
+            flush=True,
+        )
+    short = [r.formula for r in done if not r.reached]
+    print(f"\nat or below the reference: {len(done) - len(short)} of {len(done)}{'; not ' + ', '.join(short) if short else ''}")
+    _write(args.json, {"task": "metals", "version": __version__, "time": args.time, "rows": [vars(r) for r in done]})
+    return 1 if short else 0
 
 
 def _names(text: str | None) -> list[str] | None:

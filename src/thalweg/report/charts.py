@@ -91,7 +91,8 @@ def best_energy(progress: Progress, unit: str, reference: Reference | None, log:
     bottom, top, left, right = 268.0, 30.0, 70.0, WIDTH - 10.0
     drawn = [y[i] for i in steps] + ([reference.energy] if reference else [])
     low, high = min(drawn), max(drawn)
-    margin = 0.05 * (high - low) or max(1e-6, 0.01 * abs(high))
+    # A range below what energies are known to would only show digits.
+    margin = max(0.05 * (high - low), 1e-4 * max(abs(high), 1.0))
     end = max(x[-1], 2.0)
     ax = Axis(min(x[steps[0]], end / 2) if log else 0.0, end, left, right, log)
     ay = Axis(low - margin, high + margin, bottom, top)
@@ -127,7 +128,7 @@ def best_energy(progress: Progress, unit: str, reference: Reference | None, log:
 
 
 def distinct_minima(progress: Progress) -> str:
-    """Distinct minima against relaxations: a curve that flattens when the landscape is nearly exhausted."""
+    """Distinct minima kept against relaxations: flattens when the landscape, or the room for the lowest, is exhausted."""
     x: list[float] = np.asarray(progress.relaxations, float).tolist()
     y: list[float] = np.asarray(progress.distinct, float).tolist()
     if len(x) < 2 or x[-1] <= 0 or y[-1] <= 0:
@@ -149,7 +150,7 @@ def distinct_minima(progress: Progress) -> str:
     return _svg(
         bottom + 42,
         "Distinct minima against relaxations",
-        f"{count(x[-1])} relaxations found {count(y[-1])} distinct minima.",
+        f"{count(x[-1])} relaxations keep {count(y[-1])} distinct minima.",
         _y_axis(ay, left, right, "Distinct minima", counts=True)
         + _x_axis(ax, bottom, top, "Relaxations")
         + f'<path class="curve" d="{path}"/>'

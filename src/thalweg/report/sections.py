@@ -107,7 +107,7 @@ def facts(data: ReportData) -> str:
     p = data.progress
     total = lambda a: count(float(a[-1])) if len(a) else "0"
     items = (
-        ("Distinct minima", count(n_distinct(data))),
+        ("Distinct minima kept", count(n_distinct(data))),
         ("Relaxations", total(p.relaxations)),
         ("Energy evaluations", total(p.evaluations)),
         ("Wall time", duration(data.wall_seconds)),
@@ -201,7 +201,7 @@ def progress(data: ReportData) -> str:
     second = charts.distinct_minima(p)
     figures = figure("How the lowest energy was reached", _SCALE_SWITCH + curves + listed)
     if second:
-        figures += figure("How many minima were found", second)
+        figures += figure("How many of the lowest minima are kept", second)
     return section("progress", "Progress", f'<div class="columns">{figures}</div>')
 
 
