@@ -128,6 +128,16 @@ def test_a_target_ends_the_search_and_known_is_the_published_one(thalweg_):
     assert tables["run"]["seed"] == 5
 
 
+def test_seeds_from_the_run_of_a_neighbouring_size(thalweg_, finished):
+    result = thalweg_("search", "LJ9", "--walkers", "16", "--seeds", finished, "--target", "known", "--relaxations", "4000")
+    assert result.code == 0
+    assert "-24.113360" in result.out  # the Cambridge Cluster Database
+    starts = tomllib.loads(Path("thalweg-runs/LJ9-001/input.toml").read_text())["search"]["starts"]
+    assert [s["kind"] for s in starts] == ["random", "symmetric", "seeded"]
+    np.testing.assert_array_equal(starts[2]["counts"], [8])
+    assert thalweg_("search", "LJ9", "--seeds", "nowhere").code == 2
+
+
 def test_resume_goes_on_and_keeps_what_was(thalweg_, finished):
     thalweg_("search", "LJ8", *SMALL, "--relaxations", "512", "-q", "-o", "run")
     done = thalweg_("resume", "run")

@@ -143,6 +143,9 @@ def _method(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same search (default: 0)")
     p.add_argument("--walkers", metavar="N", help="walkers side by side (default: 64)")
     p.add_argument(
+        "--seeds", metavar="FILE", help="start also from these structures, of any near size: a file, or the folder of a run"
+    )
+    p.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the input, such as search.temperature=0.5"
     )
     _limits(p)

@@ -16,6 +16,9 @@ from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.basin_hopping import BasinHopping
 from thalweg.system import System
 
+#: Shares of random, symmetric and seeded starts where seeds are given.
+SEED_WEIGHTS = (0.05, 0.35, 0.6)
+
 
 def cluster_relaxation(potential: Potential, system: System) -> Relaxation:
     """L-BFGS with steps of at most 0.15 bonds."""
@@ -42,7 +45,7 @@ def cluster_search(
         width = n_slots or len(system.numbers)
         blank = Seeded(np.zeros((n_seeds, width, 3)), np.full(n_seeds, 1, np.int32))
         starts = (*starts, seeds_from(seeds, width) if seeds else blank)
-        weights = [0.05, 0.35, 0.6] if seeds else [0.1, 0.9, 0.0]
+        weights = [*SEED_WEIGHTS] if seeds else [0.1, 0.9, 0.0]
     return BasinHopping(
         cluster_moves(system), starts, start_weights=weights, energy_scale=1.0 if scale is None else scale, patience=10
     )

@@ -9,6 +9,7 @@ from thalweg.commands.environment import assign, duration, value
 from thalweg.config import SECTIONS, read_input
 from thalweg.errors import InputError
 from thalweg.formula import parse_formula
+from thalweg.presets import SEED_WEIGHTS
 from thalweg.references import best_known
 
 
@@ -22,6 +23,8 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
     for key in ("seed", "walkers"):
         if getattr(options, key) is not None:
             tables.setdefault("run", {})[key] = value(getattr(options, key))
+    if options.seeds is not None:
+        tables.setdefault("search", {})["starts"] = _seeded(options.seeds)
     assign(tables, options.set, SECTIONS)
     limits = limits_of(options)
     if limits:
@@ -53,6 +56,20 @@ def known_target(tables: dict) -> float:
     if reference is None:
         raise InputError(f'no published energy of {name} is known here for a target of "known"; give the number')
     return reference.energy
+
+
+def _seeded(what: str) -> list[dict]:
+    """Starts of which most come from the structures in a file, or from the best of a run."""
+    path = Path(what)
+    file = path / "best.xyz" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"{what} is neither a structure file nor the folder of a run that found something")
+    random, symmetric, seeded = SEED_WEIGHTS
+    return [
+        {"kind": "random", "weight": random},
+        {"kind": "symmetric", "weight": symmetric},
+        {"kind": "seeded", "weight": seeded, "file": str(file)},
+    ]
 
 
 def _source(what: str, toml_only: bool) -> dict:
