@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 # One core: libraries read these when they are loaded.
@@ -79,7 +80,6 @@ def run_ase(n: int, seed: int, target: float, limit: float) -> dict:
     import numpy as np
     from ase import Atoms
     from ase.calculators.lj import LennardJones
-    from ase.optimize import LBFGS
     from ase.optimize.basin import BasinHopping
 
     rng = np.random.default_rng(seed)
@@ -87,18 +87,8 @@ def run_ase(n: int, seed: int, target: float, limit: float) -> dict:
     atoms = Atoms(f"X{n}", rng.uniform(-1, 1, (n, 3)) * n ** (1 / 3) * 0.6)
     atoms.calc = LennardJones(rc=1e3, smooth=False)
     begun = time.process_time()
-    null = os.devnull
-    hopping = BasinHopping(
-        atoms,
-        temperature=0.8,
-        dr=0.36,
-        fmax=0.05,
-        optimizer=LBFGS,
-        trajectory=null,
-        logfile=null,
-        optimizer_logfile=null,
-        local_minima_trajectory=null,
-    )
+    os.chdir(tempfile.mkdtemp())  # it writes trajectories and logs beside itself
+    hopping = BasinHopping(atoms, temperature=0.8, dr=0.36, fmax=0.05, logfile="log", optimizer_logfile=os.devnull)
     done = 0
     while hopping.Emin > target and time.process_time() - begun < limit:
         hopping.run(1)

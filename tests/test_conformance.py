@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from thalweg import prng
 from thalweg.generators.base import Generator, moved
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
 from thalweg.generators.random import RandomBall, SymmetricRandom
@@ -17,6 +18,7 @@ from thalweg.relax.adapters import Adam, GradientDescent
 from thalweg.relax.base import Relaxer
 from thalweg.relax.fire import FIRE
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.search.base import generate, structures_of
 from thalweg.system import cluster
 from thalweg.testing import check_generator, check_potential, check_relaxer
 
@@ -249,11 +251,13 @@ def test_wrong_generator_is_caught(wrong, sentence):
         check_generator(wrong(), ALLOY)
 
 
-def test_moving_fixed_atoms_is_caught():
-    check_generator(Shakes(), ALLOY)
-    held = eqx.tree_at(lambda s: s.fixed, ALLOY, np.arange(13) < 2)
-    with pytest.raises(AssertionError, match="moves fixed atoms"):
-        check_generator(Shakes(), held)
+def test_the_search_puts_fixed_atoms_back():
+    system = eqx.tree_at(lambda s: s.fixed, ALLOY, np.arange(13) < 2)
+    parents = structures_of(system, jnp.asarray(np.random.default_rng(0).normal(size=(3, 13, 3)), jnp.float32))
+    keys = jr.split(prng.key(0), 3)
+    x = generate((Shakes(),), jnp.zeros(3, jnp.int32), keys, parents, system)
+    np.testing.assert_array_equal(x[:, :2], parents.positions[:, :2])
+    assert (np.abs(np.asarray(x - parents.positions))[:, 2:].max(-1) > 0).all()
 
 
 def test_mirror_image_is_told_apart():

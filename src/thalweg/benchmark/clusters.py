@@ -124,3 +124,19 @@ def _try(n: int, seed: int, neighbours: list[np.ndarray], settings: Settings, se
     if best is not None and best.energy < state.best.get(n, np.inf) - 1e-9:
         state.best[n], state.positions[n] = best.energy, best.positions
         state.how[n] = f"round {state.rounds}, {'seeded' if neighbours else 'unseeded'}, {best.origin}"
+
+
+def claim(n_atoms: int, seed: int, settings: Settings, confidence: float, cpu: float) -> tuple[bool, bool, float]:
+    """One search that stops when it is as sure as asked: (was it sure, was it right, CPU seconds)."""
+    potential = LennardJones()
+    system = cluster(np.zeros(n_atoms, int), potential)
+    begun = time.process_time()
+    result = run(
+        cluster_search(system, potential),
+        cluster_relaxation(potential, system),
+        system,
+        Settings(**{**vars(settings), "seed": seed}),
+        Stop(cpu=cpu, confidence=confidence),
+    )
+    sure = 1 - result.progress.lower_remains >= confidence
+    return sure, result.energy <= reference_energies()[n_atoms] + TOLERANCE, time.process_time() - begun

@@ -18,7 +18,7 @@ from thalweg.errors import InputError
 def parser() -> argparse.ArgumentParser:
     """Arguments of `thalweg bench`."""
     p = argparse.ArgumentParser(prog="thalweg bench", description=__doc__)
-    p.add_argument("task", help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; metals: nanoalloys")
+    p.add_argument("task", help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals")
     p.add_argument("--seeds", type=int, default=20, help="searches to run (default 20)")
     p.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
     p.add_argument("--time", type=float, default=100.0, help="seconds allowed per search (default 100)")
@@ -40,11 +40,13 @@ def main(argv: list[str]) -> int:
     task = args.task.lower()
     if task == "lj-sweep":
         return _sweep(args)
+    if task == "calibration":
+        return _calibration(args)
     if task == "metals":
         return _metals(args)
     match = re.fullmatch(r"lj(\d+)", task)
     if match is None:
-        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, lj-sweep or metals')
+        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, lj-sweep, calibration or metals')
     return _first_hits(int(match[1]), args)
 
 
@@ -99,12 +101,7 @@ def _first_hits(n: int, args) -> int:
 def _sweep(args) -> int:
     from thalweg.benchmark.clusters import reference_energies, sweep
 
-    sizes = None
-    if args.sizes:
-        match = re.fullmatch(r"(\d+)-(\d+)", args.sizes)
-        if match is None:
-            raise InputError(f'sizes is "{args.sizes}"; write a range such as 2-60')
-        sizes = [n for n in reference_energies() if int(match[1]) <= n <= int(match[2])]
+    sizes = _sizes(args.sizes) if args.sizes else None
     begun, wall = time.process_time(), time.perf_counter()
     state = sweep(args.first_seed, _settings(args), args.cpu, sizes, not args.unseeded)
     sizes = sorted(reference_energies()) if sizes is None else sizes
@@ -120,6 +117,38 @@ def _sweep(args) -> int:
     }  # fmt: skip
     _write(args.json, results)
     return 0 if not missing else 1
+
+
+def _sizes(text: str) -> list[int]:
+    from thalweg.benchmark.clusters import reference_energies
+
+    match = re.fullmatch(r"(\d+)-(\d+)", text)
+    if match is None:
+        raise InputError(f'sizes is "{text}"; write a range such as 2-60')
+    return [n for n in reference_energies() if int(match[1]) <= n <= int(match[2])]
+
+
+def _calibration(args) -> int:
+    """How often a search that says it is 95 % sure is right: the estimate against known answers."""
+    from thalweg.benchmark.clusters import claim
+    from thalweg.benchmark.curves import success_bounds
+
+    confidence, rows = 0.95, []
+    for n in _sizes(args.sizes or "10-80"):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
+            sure, right, cpu = claim(n, seed, _settings(args), confidence, args.time)
+            rows.append({"atoms": n, "seed": seed, "sure": sure, "right": right, "cpu_seconds": cpu})
+            if sure and not right:
+                print(f"LJ{n} seed {seed}: sure and WRONG after {cpu:.1f} CPU-s", flush=True)
+    sure = [r for r in rows if r["sure"]]
+    wrong = sum(not r["right"] for r in sure)
+    low, high = success_bounds(wrong, max(len(sure), 1))
+    print(f"\n{len(rows)} searches of at most {args.time:g} CPU-s; {len(sure)} ended because they were {confidence:.0%} sure")
+    print(f"of these {wrong} were wrong: {wrong / max(len(sure), 1):.1%} (95 % bounds {low:.1%}-{high:.1%})")
+    unsure = [r for r in rows if not r["sure"]]
+    print(f"of the {len(unsure)} that ran out of time, {sum(r['right'] for r in unsure)} had the known minimum all the same")
+    _write(args.json, {"task": "calibration", "version": __version__, "confidence": confidence, "rows": rows})
+    return 0
 
 
 def _metals(args) -> int:

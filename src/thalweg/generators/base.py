@@ -14,8 +14,8 @@ from thalweg.system import System
 class Generator(eqx.Module):
     """Proposes a structure. Traceable: written for one structure, mapped over many by the search.
 
-    Lengths in the fields are in units of the system's bond length. Padding slots may be left anywhere; fixed atoms must
-    stay where the parent has them.
+    Lengths in the fields are in units of the system's bond length. Padding slots may be left anywhere, and fixed atoms too:
+    the search puts them back where the parent has them (`thalweg.search.base.generate`).
     """
 
     n_parents: ClassVar[int]
