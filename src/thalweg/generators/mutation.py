@@ -10,6 +10,7 @@ import jax.random as jr
 from jax import lax
 
 from thalweg.generators.base import Generator, moved
+from thalweg.generators.sites import gumbel, weakest
 from thalweg.geometry import centred, contact_energies, in_ball, landing_sites, random_direction, rotation
 from thalweg.structure import Structure
 from thalweg.system import System
@@ -132,16 +133,3 @@ class Swap(Generator):
             return x.at[a].set(x[b]).at[b].set(x[a])
 
         return moved(parents[0], lax.fori_loop(0, n_swaps, one, x0))
-
-
-def gumbel(key, like):
-    """Gumbel noise of the shape of `like`: argmax(a + gumbel) draws from softmax(a)."""
-    u = jr.uniform(key, like.shape, like.dtype, minval=1e-6)
-    return -jnp.log(-jnp.log(u))
-
-
-def weakest(key, x, system: System, greed: float):
-    """Index of an atom drawn with a preference for few contacts (softmax of `greed` x contact energy)."""
-    bonds = jnp.asarray(system.bond_lengths, x.dtype)
-    energy = contact_energies(x, x, bonds, bonds, system.mask)
-    return jnp.argmax(jnp.where(system.mask, greed * energy + gumbel(key, energy), -jnp.inf))

@@ -11,8 +11,7 @@ import numpy as np
 from jax import lax
 
 from thalweg.generators.base import Generator, moved
-from thalweg.generators.mutation import weakest
-from thalweg.generators.symmetrise import fill_up
+from thalweg.generators.sites import fill_up, weakest
 from thalweg.geometry import centred
 from thalweg.structure import Structure
 from thalweg.system import System
@@ -40,21 +39,22 @@ class Seeded(Generator):
         seed = jr.randint(k_seed, (), 0, len(self.counts))
         x, count = jnp.asarray(self.positions, dtype)[seed], jnp.asarray(self.counts)[seed]
         n_slots = parent.positions.shape[0]
-        x = x[:n_slots] if x.shape[0] >= n_slots else jnp.pad(x, ((0, n_slots - x.shape[0]), (0, 0)))
+        width = max(n_slots, x.shape[0])
+        x = jnp.pad(x, ((0, width - x.shape[0]), (0, 0)))
 
         def remove(i, x):
             # The weakest of the atoms left goes to the end of those left, and out of the count.
             left = count - i
-            here = System(
-                jnp.where(jnp.arange(n_slots) < left, 0, -1), system.bond * jnp.ones(n_slots, dtype), system.fixed, system.cell
-            )
+            numbers = jnp.where(jnp.arange(width) < left, 0, -1)
+            here = System(numbers, jnp.full(width, system.bond, dtype), jnp.zeros(width, bool), system.cell)
             atom = weakest(jr.fold_in(k_remove, i), x, here, self.greed)
             last = x[left - 1]
             return x.at[left - 1].set(x[atom]).at[atom].set(last)
 
         surplus = jnp.maximum(count - system.n_atoms, 0)
-        x = lax.fori_loop(0, surplus, remove, x)
-        x = fill_up(k_add, centred(x, jnp.arange(n_slots) < count - surplus), count - surplus, system, self.rays)
+        kept = count - surplus
+        x = lax.fori_loop(0, surplus, remove, x)[:n_slots]
+        x = fill_up(k_add, centred(x, jnp.arange(n_slots) < kept), kept, system, self.rays)
         return moved(parent, centred(x, system.mask))
 
 

@@ -11,7 +11,7 @@ import jax.random as jr
 from jax import lax
 
 from thalweg.generators.base import Generator, moved
-from thalweg.generators.mutation import gumbel
+from thalweg.generators.sites import fill_up, gumbel
 from thalweg.geometry import (
     centred,
     contact_energies,
@@ -129,18 +129,3 @@ def core_frame(key, x, inner, bond):
     u = jnp.where((u * u).sum() > 1e-2 * bond**2, u, fallback)
     u = u / jnp.sqrt((u * u).sum())
     return jnp.stack([u, jnp.cross(z, u), z])
-
-
-def fill_up(key, x, count, system: System, rays: int):
-    """Put the atoms that are still missing, from `count` on, one by one on the best landing site."""
-    dtype = x.dtype
-    bonds = jnp.asarray(system.bond_lengths, dtype)
-
-    def one(i, x):
-        placed = jnp.arange(x.shape[0]) < i
-        directions = random_direction(jr.fold_in(key, i), (rays,), dtype)
-        sites = landing_sites(directions, x, bonds[i], bonds, placed)
-        score = contact_energies(sites, x, jnp.full(rays, bonds[i]), bonds, placed)
-        return x.at[i].set(sites[jnp.argmin(score)])
-
-    return lax.fori_loop(count, system.n_atoms, one, x)

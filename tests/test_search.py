@@ -1,0 +1,69 @@
+"""Searches against published minima, the learned choice of moves, and random search as the control."""
+
+import numpy as np
+import pytest
+
+from thalweg.benchmark.clusters import first_hit, reference_energies, sweep
+from thalweg.generators.mutation import Displace
+from thalweg.generators.random import RandomBall
+from thalweg.potentials.many_body import Gupta
+from thalweg.potentials.pair import LennardJones
+from thalweg.presets import cluster_relaxation, cluster_search, restricted
+from thalweg.run import Settings, Stop, run
+from thalweg.search.basin_hopping import BasinHopping
+from thalweg.search.random_search import RandomSearch
+from thalweg.system import cluster
+
+
+def default(n):
+    potential = LennardJones()
+    return cluster_search(cluster(np.zeros(n, int), potential), potential)
+
+
+@pytest.mark.parametrize("atoms", [13, 15, *(pytest.param(n, marks=pytest.mark.slow) for n in (26, 38, 55, 75))])
+def test_published_minimum_is_found(atoms):
+    hit = first_hit(atoms, 1, default(atoms), Settings(), 120)
+    assert hit.hit
+    assert hit.energy > reference_energies()[atoms] - 1e-5  # nor anything below
+
+
+@pytest.mark.slow
+def test_a_sweep_finds_every_size_to_30():
+    state = sweep(1, Settings(), 120, range(2, 31), tell=lambda line: None)
+    assert state.missing() == [n for n in reference_energies() if n > 30]
+    assert state.below() == []
+
+
+@pytest.mark.slow
+def test_an_alloy_with_swaps_beats_the_same_without():
+    potential = Gupta("ag-au")
+    system = cluster([47] * 19 + [79] * 19, potential)
+    search = cluster_search(system, potential)
+    relaxation = cluster_relaxation(potential, system)
+    energy = lambda search: run(search, relaxation, system, Settings(seed=1), Stop(relaxations=6000)).energy
+    without = restricted(search, list(search.origins[:-3]), None)
+    assert energy(search) < -116.9363
+    assert energy(search) < energy(without)
+
+
+def lj8(search, **stop):
+    potential = LennardJones()
+    system = cluster([0] * 8, potential)
+    return run(search, cluster_relaxation(potential, system), system, Settings(walkers=16, seed=2), Stop(**stop))
+
+
+def test_the_bandit_leaves_a_move_that_never_pays():
+    """A step of nothing lowers nothing; explore = 0.3 of two moves leaves it at least 15 %."""
+    result = lj8(BasinHopping([Displace(step=0.0), Displace()], [RandomBall()]), relaxations=2000)
+    useless, useful = result.moves[0], result.moves[1]
+    assert useless["lowered"] == 0 < useful["lowered"]
+    assert 0.15 <= useless["chance"] < 0.35
+    assert useful["trials"] > useless["trials"]
+
+
+def test_random_search_makes_every_proposal_a_start():
+    result = lj8(RandomSearch([RandomBall()]), relaxations=512)
+    assert result.moves[0]["trials"] == result.progress.relaxations == 512
+    np.testing.assert_allclose(result.energy, -19.821489, atol=1e-6)  # the Cambridge Cluster Database
+    # Every start is a run of its own; the last of each walker has not been followed by another.
+    assert result.progress.runs >= 512 - 2 * 16
