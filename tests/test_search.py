@@ -10,7 +10,7 @@ from thalweg.potentials.many_body import Gupta
 from thalweg.potentials.pair import LennardJones
 from thalweg.presets import cluster_relaxation, cluster_search, restricted
 from thalweg.run import Settings, Stop, run
-from thalweg.search.basin_hopping import BasinHopping
+from thalweg.search.basin_hopping import LONGEST, BasinHopping, run_length
 from thalweg.search.random_search import RandomSearch
 from thalweg.system import cluster
 
@@ -67,3 +67,11 @@ def test_random_search_makes_every_proposal_a_start():
     np.testing.assert_allclose(result.energy, -19.821489, atol=1e-6)  # the Cambridge Cluster Database
     # Every start is a run of its own; the last of each walker has not been followed by another.
     assert result.progress.runs >= 512 - 2 * 16
+
+
+def test_run_lengths_are_the_ruler_and_each_scale_gets_the_same_share():
+    lengths = np.asarray(run_length(np.arange(LONGEST * 64)))
+    assert lengths[:16].tolist() == [1, 2, 1, 4, 1, 2, 1, 8, 1, 2, 1, 4, 1, 2, 1, 16]
+    shares = [lengths[lengths == k].sum() for k in (1, 2, 4, 8, 16)]
+    np.testing.assert_array_equal(shares, LONGEST * 32)
+    assert lengths.max() == LONGEST

@@ -40,8 +40,8 @@ class BasinHopping(Search):
     """Metropolis walk over local minima (Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), doi:10.1021/jp970984n).
 
     `moves` and `starts` are generators. Which move is used is learned: a move's weight is its rate of lowered energies per
-    evaluation, mixed with the uniform choice (`explore`). A walker whose best has not improved for `patience` hops begins
-    a new, independent run from a start. `temperature` is kT in units of `energy_scale`.
+    evaluation, mixed with the uniform choice (`explore`). A walker whose best has not improved for `patience` hops, times a
+    factor that goes through `run_length`, begins a new, independent run from a start. `temperature` is kT in units of `energy_scale`.
     """
 
     moves: tuple[Generator, ...]
@@ -110,7 +110,7 @@ class BasinHopping(Search):
         lowered = good & (outcome.energy < w.best - tolerance)
         gained = good & (outcome.energy < w.energy - tolerance) & jnp.isfinite(w.energy)
         stalled = jnp.where(lowered, 0, w.stalled + outcome.valid)
-        over = stalled >= self.patience
+        over = stalled >= self.patience * run_length(w.run + w.index).astype(jnp.float32)
         walkers = Walker(
             positions=jnp.where(accept[:, None, None], outcome.structures.positions, w.positions),
             energy=jnp.where(over, jnp.inf, jnp.where(accept, outcome.energy, w.energy)),
@@ -137,3 +137,18 @@ class BasinHopping(Search):
 def draw(u, probabilities):
     """Index drawn from `probabilities` by uniform numbers `u` (n,)."""
     return jnp.minimum((u[:, None] > jnp.cumsum(probabilities)).sum(1), probabilities.shape[0] - 1).astype(jnp.int32)
+
+
+#: Longest run in units of the patience.
+LONGEST = 32
+
+
+def run_length(count):
+    """Lengths 1 2 1 4 1 2 1 8 ... (up to `LONGEST`) of successive runs: all scales get the same share of the time.
+
+    How long a walk pays is unknown and differs by landscape: symmetric minima want many short runs, others few long ones.
+    The universal restart sequence of Luby, Sinclair and Zuckerman, Inf. Process. Lett. 47, 173 (1993),
+    doi:10.1016/0020-0190(93)90029-9, as the ruler function, is within a logarithm of the best fixed length.
+    """
+    following = count + 1
+    return jnp.minimum(following & -following, LONGEST)
