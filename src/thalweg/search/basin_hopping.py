@@ -40,8 +40,9 @@ class BasinHopping(Search):
     """Metropolis walk over local minima (Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), doi:10.1021/jp970984n).
 
     `moves` and `starts` are generators. Which move is used is learned: a move's weight is its rate of lowered energies per
-    evaluation, mixed with the uniform choice (`explore`). A walker whose best has not improved for `patience` hops, times a
-    factor that goes through `run_length`, begins a new, independent run from a start. `temperature` is kT in units of `energy_scale`.
+    evaluation, mixed with the uniform choice (`explore`). A walker whose best has not improved for `patience` hops (times
+    a factor that goes through `run_length`) begins a new, independent run from a start. `temperature` is kT in units of
+    `energy_scale`.
     """
 
     moves: tuple[Generator, ...]
