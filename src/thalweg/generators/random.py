@@ -23,7 +23,7 @@ def cluster_radius(system: System):
 
 
 class RandomBall(Generator):
-    """Atoms uniform in a ball of `density` times the close-packed radius."""
+    """Atoms uniform in a ball of `spread` times the close-packed radius."""
 
     n_parents: ClassVar[int] = 0
     name: ClassVar[str] = "random"
