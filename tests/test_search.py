@@ -8,7 +8,7 @@ from thalweg.generators.mutation import Displace
 from thalweg.generators.random import RandomBall
 from thalweg.potentials.many_body import Gupta
 from thalweg.potentials.pair import LennardJones
-from thalweg.presets import cluster_relaxation, cluster_search, restricted
+from thalweg.presets import cluster_relaxation, cluster_search
 from thalweg.run import Settings, Stop, run
 from thalweg.search.basin_hopping import LONGEST, BasinHopping, run_length
 from thalweg.search.random_search import RandomSearch
@@ -35,15 +35,12 @@ def test_a_sweep_finds_every_size_to_30():
 
 
 @pytest.mark.slow
-def test_an_alloy_with_swaps_beats_the_same_without():
+def test_an_alloy_comes_below_what_was_known_before():
     potential = Gupta("ag-au")
     system = cluster([47] * 19 + [79] * 19, potential)
-    search = cluster_search(system, potential)
-    relaxation = cluster_relaxation(potential, system)
-    energy = lambda search: run(search, relaxation, system, Settings(seed=1), Stop(relaxations=6000)).energy
-    without = restricted(search, list(search.origins[:-3]), None)
-    assert energy(search) < -116.9363
-    assert energy(search) < energy(without)
+    search, relaxation = cluster_search(system, potential), cluster_relaxation(potential, system)
+    assert "swap" in search.origins
+    assert run(search, relaxation, system, Settings(seed=1), Stop(relaxations=6000)).energy < -116.9363
 
 
 def lj8(search, **stop):
