@@ -101,7 +101,8 @@ whose minimum has no symmetry gains nothing from them; "displace only" below sho
 
 `python benchmarks/peers.py LJ38 --seeds 20 --time 60 --slow-seeds 2`, all on one core in one run. "displace only" is the peers' own
 method: random starts, random displacements, no restart. 60 CPU seconds allowed per search; where nothing was found within that
-the mean has only a lower bound.
+the mean has only a lower bound. This run was made just before walkers got runs of several lengths; that changes nothing before a
+walker's first new start, and the relaxations to first hit are the same, seed by seed, as in the table above.
 
 {peers}
 
