@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from thalweg.errors import InputError, StructureError
 from thalweg.leaves import as_leaves
@@ -14,19 +15,19 @@ from thalweg.potentials.base import Potential
 
 
 @eqx.filter_jit
-def _evaluate(potential: Potential, positions, numbers):
-    out = potential.lanes(positions, numbers)
-    return out.energy, out.forces, out.atomic_energies, out.ok
+def _evaluate(potential: Potential, positions, numbers, space):
+    return potential.lanes(positions, numbers, space, virial=space is not None)
 
 
 class ThalwegCalculator(Calculator):
     """An ASE calculator of a traceable potential: float64, compiled once for each number of atoms.
 
     Energies are in eV when the potential's are; potentials in reduced units give reduced units. Raises `InputError` for
-    species the potential does not know and for periodic cells, `StructureError` where there is no finite energy.
+    species the potential does not know and for periodic cells without a cutoff, `StructureError` where there is no finite
+    energy. Stress (eV/Å^3, ASE's sign and order) is that of fully periodic cells.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012 (as ASE declares it)
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 (as ASE declares it)
     discard_results_on_any_change = True
 
     def __init__(self, potential: Potential):
@@ -43,19 +44,19 @@ class ThalwegCalculator(Calculator):
         atoms = self.atoms
         if atoms is None or len(atoms) == 0:
             raise StructureError("a structure without atoms has no energy")
-        if atoms.pbc.any():
-            raise InputError(f"{type(self.potential).__name__} treats free clusters only; set atoms.pbc = False")
         self.potential.check(atoms.numbers)
+        space = self.potential.space(atoms.cell.array, atoms.pbc)
         with jax.enable_x64(True):
             positions, numbers = jnp.asarray(atoms.positions), jnp.asarray(atoms.numbers, jnp.int32)
-            energy, forces, energies, ok = (
-                np.asarray(a) for a in _evaluate(as_leaves(self.potential, np.float64), positions, numbers)
-            )
-        if not ok:
+            potential, space = as_leaves((self.potential, space), np.float64)
+            out = jax.tree.map(np.asarray, _evaluate(potential, positions, numbers, space))
+        if not out.ok:
             raise StructureError(f"{type(self.potential).__name__} has no finite energy and forces here; do atoms coincide?")
         self.results = {
-            "energy": float(energy),
-            "free_energy": float(energy),
-            "energies": energies.astype(float),
-            "forces": forces.astype(float),
+            "energy": float(out.energy),
+            "free_energy": float(out.energy),
+            "energies": out.atomic_energies.astype(float),
+            "forces": out.forces.astype(float),
         }
+        if out.virial is not None and atoms.pbc.all():
+            self.results["stress"] = full_3x3_to_voigt_6_stress(-out.virial / atoms.cell.volume)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import InputError, suggest
-from thalweg.potentials.base import Evaluation, Potential, finish
-from thalweg.potentials.rows import sum_rows
+from thalweg.potentials.base import Evaluation, Potential, assembled
+from thalweg.potentials.rows import per_pair, push, sum_rows
 
 #: Neighbours of an fcc atom shell by shell and their squared distances in units of the nearest.
 _FCC_COUNTS = np.array([12, 6, 24, 12, 24, 8, 48, 6, 36, 24])
@@ -51,27 +51,32 @@ class EmbeddedPotential(Potential):
         """((v, rho), their derivatives with respect to the squared distance)."""
         return jax.jvp(lambda r2: self.pair(r2, row), (r2,), (jnp.ones_like(r2),))
 
-    def lanes(self, positions, numbers, cell=None) -> Evaluation:
-        pairs, atoms = jax.tree.map(lambda a: a.astype(positions.dtype), self.coefficients(numbers))
-        zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), positions.dtype)
+    def lanes(self, positions, numbers, space=None, neighbors=None, virial: bool = False) -> Evaluation:
+        dtype = positions.dtype
+        pairs = per_pair(lambda z: self.coefficients(z)[0], numbers, neighbors, dtype)
+        atoms = {k: v.astype(dtype) for k, v in self._of_atoms(numbers, neighbors).items()}
+        zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), dtype)
 
-        def sums(i, r2, d, row, carry):
+        def sums(partner, r2, d, row, carry):
             v, rho = self.pair(r2, row)
             return carry[0] + v, carry[1] + rho
 
-        repulsion, density = sum_rows(sums, positions, numbers, (zero, zero), pairs)
+        repulsion, density = sum_rows(sums, positions, numbers, (zero, zero), pairs, space, neighbors)
         embedded, pull = self.embedding(density, atoms)
 
-        def push(i, r2, d, row, carry):
+        def pushed(partner, r2, d, row, carry):
             _, (v_slope, rho_slope) = self.pair_and_slopes(r2, row)
-            g = -2 * (2 * v_slope + (pull + pull[i]) * rho_slope)
-            return carry[0] + g * d[0], carry[1] + g * d[1], carry[2] + g * d[2]
+            return push(*carry, -2 * (2 * v_slope + (pull + partner(pull)) * rho_slope), d)
 
-        forces = sum_rows(push, positions, numbers, (zero, zero, zero), pairs)
-        # Padding slots collected the far-away value of rows that exist; they hold no atom and no energy.
-        real = numbers >= 0
-        atomic = jnp.where(real, repulsion + embedded, 0)
-        return finish(atomic.sum(0), jnp.where(real[:, None], jnp.stack(forces, axis=1), 0), atomic)
+        start = ((zero,) * 3, (zero,) * 6 if virial else ())
+        forces, virials = sum_rows(pushed, positions, numbers, start, pairs, space, neighbors)
+        return assembled(repulsion + embedded, forces, virials, numbers, space, getattr(self, "cutoff", None))
+
+    def _of_atoms(self, numbers, neighbors) -> dict:
+        """Parameters of atoms, without tables of all pairs where there is a neighbour list."""
+        if neighbors is None:
+            return self.coefficients(numbers)[1]
+        return {k: v[neighbors.kind] for k, v in self.coefficients(jnp.asarray(neighbors.species))[1].items()}
 
 
 def _root(density):

@@ -1,23 +1,93 @@
-"""Pair potentials of clusters: Lennard-Jones, Morse, soft sphere, and any pair function a user writes."""
+"""Pair potentials: Lennard-Jones, Morse, soft sphere, and any pair function a user writes."""
 
 from __future__ import annotations
 
 import abc
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.potentials.base import Evaluation, Potential, finish
-from thalweg.potentials.rows import sum_rows
+from thalweg.errors import InputError, suggest
+from thalweg.potentials.base import Evaluation, Potential, assembled
+from thalweg.potentials.rows import per_pair, push, sum_rows
+
+#: What becomes of a pair energy at its cutoff.
+TRUNCATIONS = ("cut", "shift", "smooth")
+#: Where smoothing begins, as a fraction of the cutoff, unless an onset is given (ASE's choice).
+ONSET = 0.66
+
+
+def pair_sum(pair, positions, numbers, tables, space, neighbors, virial: bool, reach) -> Evaluation:
+    """Energy and forces of `pair(r2, row)`, which gives the energy of a pair and its derivative by the squared distance."""
+    zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), positions.dtype)
+
+    def row(partner, r2, d, row, carry):
+        energy, *sums = carry
+        value, slope = pair(r2, row)
+        return energy + value / 2, *push(*sums, -2 * slope, d)
+
+    start = (zero, (zero,) * 3, (zero,) * 6 if virial else ())
+    atomic, forces, virials = sum_rows(row, positions, numbers, start, tables, space, neighbors)
+    return assembled(atomic, forces, virials, numbers, space, reach)
+
+
+def truncated(pair, r2, cutoff, truncation: str, onset=None):
+    """Energy and slope of `pair(r2)` (value, slope), zero beyond `cutoff`.
+
+    "cut" leaves the step at the cutoff, "shift" lowers the energy by its value there (forces unchanged), "smooth"
+    multiplies it from `onset` on by a polynomial of the squared distance that goes from 1 to 0 with vanishing slope at
+    both ends (that of ASE's and jax-md's Lennard-Jones).
+    """
+    value, slope = pair(r2)
+    rc2 = jnp.asarray(cutoff, r2.dtype) ** 2
+    if truncation == "shift":
+        value = value - pair(rc2)[0]
+    elif truncation == "smooth":
+        on2 = (ONSET * ONSET) * rc2 if onset is None else jnp.asarray(onset, r2.dtype) ** 2
+        width3 = (rc2 - on2) ** 3
+        factor = (rc2 - r2) ** 2 * (rc2 + 2 * r2 - 3 * on2) / width3
+        bend = 6 * (rc2 - r2) * (on2 - r2) / width3
+        begun = r2 > on2
+        factor, bend = jnp.where(begun, factor, 1), jnp.where(begun, bend, 0)
+        value, slope = value * factor, slope * factor + value * bend
+    inside = r2 < rc2
+    # Not a product with 0: a NaN must stay one.
+    return jnp.where(inside, value, r2 * 0), jnp.where(inside, slope, r2 * 0)
+
+
+def check_truncation(truncation: str, cutoff, onset=None) -> None:
+    """Raise `InputError` for truncations that do not exist or make no sense."""
+    if truncation not in TRUNCATIONS:
+        raise InputError(f'no truncation "{truncation}".{suggest(truncation, TRUNCATIONS)}')
+    if cutoff is None:
+        if truncation != "cut":
+            raise InputError(f'truncation "{truncation}" needs a cutoff; set potential.cutoff')
+        return
+    numbers = [x for x in (cutoff, onset) if isinstance(x, int | float)]
+    if any(not x > 0 for x in numbers):
+        raise InputError(f"the cutoff is {cutoff} and the onset {onset}; both must be positive")
+    if len(numbers) == 2 and onset >= cutoff:
+        raise InputError(f"smoothing begins at {onset}, beyond the cutoff {cutoff}; lower potential.onset")
 
 
 class PairPotential(Potential):
     """Sum over pairs of one function of the squared distance, the same for all species.
 
     Subclasses write `pair(r2)`; `pair_and_slope` may be overridden only by writing it instead (see `LennardJones`):
-    the default differentiates `pair` in forward mode inside the loop, at about a third more cost than by hand.
+    the default differentiates `pair` in forward mode inside the loop, at about a third more cost than by hand. With a
+    `cutoff` pairs beyond it do not interact; `truncation` says what happens there (see `truncated`). Periodic systems
+    need one. `minimum_image` counts only the nearest image of each atom (see `thalweg.space`).
     """
+
+    cutoff: float | None = eqx.field(default=None, kw_only=True)
+    truncation: str = eqx.field(static=True, default="cut", kw_only=True)
+    onset: float | None = eqx.field(default=None, kw_only=True)
+    minimum_image: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __check_init__(self):
+        check_truncation(self.truncation, self.cutoff, self.onset)
 
     @abc.abstractmethod
     def pair(self, r2):
@@ -27,25 +97,39 @@ class PairPotential(Potential):
         """The pair energy and its derivative with respect to the squared distance."""
         return jax.jvp(self.pair, (r2,), (jnp.ones_like(r2),))
 
-    def lanes(self, positions, numbers, cell=None) -> Evaluation:
-        zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), positions.dtype)
+    def lanes(self, positions, numbers, space=None, neighbors=None, virial: bool = False) -> Evaluation:
+        if self.cutoff is None:
+            pair = lambda r2, row: self.pair_and_slope(r2)
+        else:
+            pair = lambda r2, row: truncated(self.pair_and_slope, r2, self.cutoff, self.truncation, self.onset)
+        return pair_sum(pair, positions, numbers, None, space, neighbors, virial, self.cutoff)
 
-        def row(i, r2, d, _, carry):
-            energy, fx, fy, fz = carry
-            value, slope = self.pair_and_slope(r2)
-            g = -2 * slope
-            return energy + value / 2, fx + g * d[0], fy + g * d[1], fz + g * d[2]
 
-        atomic, fx, fy, fz = sum_rows(row, positions, numbers, (zero, zero, zero, zero))
-        # Padding slots collected the far-away value of rows that exist; they hold no atom and no energy.
-        real = numbers >= 0
-        atomic = jnp.where(real, atomic, 0)
-        forces = jnp.where(real[:, None], jnp.stack([fx, fy, fz], axis=1), 0)
-        return finish(atomic.sum(0), forces, atomic)
+class TypedPairPotential(Potential):
+    """Sum over pairs of a function of the squared distance whose parameters depend on both species.
+
+    Subclasses write `coefficients` and `pair_and_slope`, truncation included, and `reach`.
+    """
+
+    @abc.abstractmethod
+    def coefficients(self, numbers) -> dict:
+        """Parameters of pairs: arrays (atoms, atoms, *lanes)."""
+
+    @abc.abstractmethod
+    def pair_and_slope(self, r2, row) -> tuple:
+        """Energy of pairs and its derivative by the squared distance; `row` holds their parameters."""
+
+    def lanes(self, positions, numbers, space=None, neighbors=None, virial: bool = False) -> Evaluation:
+        tables = per_pair(self.coefficients, numbers, neighbors, positions.dtype)
+        return pair_sum(self.pair_and_slope, positions, numbers, tables, space, neighbors, virial, self.farthest())
+
+    @abc.abstractmethod
+    def farthest(self):
+        """The largest cutoff, traced or not."""
 
 
 class LennardJones(PairPotential):
-    """4 epsilon [(sigma/r)^12 - (sigma/r)^6], each pair once, no cutoff; reduced units, or eV and Å as given.
+    """4 epsilon [(sigma/r)^12 - (sigma/r)^6], each pair once, no cutoff unless given; reduced units, or eV and Å as given.
 
     With epsilon = sigma = 1 the pair minimum is -1 at 2^(1/6) and energies are those of the Cambridge Cluster Database.
     """

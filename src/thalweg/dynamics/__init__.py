@@ -1,0 +1,1 @@
+"""Molecular dynamics and Monte Carlo: ensembles of structures at a temperature, side by side."""
