@@ -42,7 +42,7 @@ class Ledger:
     def take(self, log: Finished, polish: Relaxation, seconds: float) -> None:
         """Enter what the device finished, in order."""
         valid = log.valid.ravel()
-        flat = {name: np.asarray(value).reshape(-1, *value.shape[2:])[valid] for name, value in vars(log).items()}
+        flat = {name: np.asarray(value).reshape(-1, *value.shape[2:])[valid] for name, value in vars(log).items() if value is not None}
         if not len(flat["energy"]):
             return
         flat["positions"] = flat["positions"][:, : len(self.system.numbers)]

@@ -63,3 +63,19 @@ HASH32 = define_prng_impl(
 def key(seed: int) -> jax.Array:
     """A typed JAX key of the fast-compiling generator from an integer seed."""
     return jax.random.key(seed, impl=HASH32)
+
+
+def normals(words, counter, shape, dtype):
+    """Standard normal numbers of `shape` (..., *lanes) from two words (2, *lanes) and a counter (*lanes) per lane.
+
+    For loops with lanes last, where a key per lane would need a map over lanes: four random bytes are summed, which costs
+    a fifth of an exact normal. Mean and variance are exact, the kurtosis is 2.7 instead of 3 and no number exceeds 3.5:
+    enough for a thermostat, whose noise adds up over steps.
+    """
+    n = math.prod(shape[: len(shape) - len(words.shape[1:])])
+    place = jax.lax.iota(jnp.uint32, n).reshape(-1, *[1] * (words.ndim - 1)) * _GOLDEN
+    seed = _hash(words[0] ^ (counter.astype(jnp.uint32) * np.uint32(0x632BE5AB))) + words[1]
+    bits = _hash(_hash(place ^ seed) + words[1])
+    total = (bits & 0xFF) + ((bits >> 8) & 0xFF) + ((bits >> 16) & 0xFF) + (bits >> 24)
+    scale = math.sqrt(4 * (256**2 - 1) / 12)
+    return ((total.astype(jnp.int32) - 510).astype(dtype) * jnp.asarray(1 / scale, dtype)).reshape(shape)

@@ -124,6 +124,12 @@ def bucket(n_atoms: int) -> int:
     return -(-n_atoms // 32) * 32
 
 
+def slots_for(system: System) -> int:
+    """Slots that a search of the system runs in. Sweeps over sizes are made with clusters; a cell keeps its own size."""
+    n_atoms = len(system.numbers)
+    return n_atoms if any(system.pbc) else bucket(n_atoms)
+
+
 class Session:
     """One search in progress: `advance` visits the device once; `result` is what is known so far.
 
@@ -133,18 +139,19 @@ class Session:
     def __init__(self, search: Search, relaxation: Relaxation, system: System, settings: Settings, energy_scale: float):
         self.search, self.settings = search, settings
         self.dtype = np.dtype(settings.precision)
-        padded = system.padded(bucket(len(system.numbers)))
+        n_slots = slots_for(system)
+        padded = system.padded(n_slots)
         bond = float(np.mean(system.bond_lengths))
-        self.ledger = Ledger(system, search.origins, settings.keep, energy_scale, bucket(len(system.numbers)))
+        self.ledger = Ledger(system, search.origins, settings.keep, energy_scale, n_slots)
         self.energy_scale = energy_scale
         unit = energy_scale / bond
-        hop = Relaxation(relaxation.potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps)
-        self.polish = Relaxation(relaxation.potential, LBFGS(max_step=0.1 * bond), 1e-4 * unit, 1000)
-        self._key = prng.key(settings.seed)
-        self._constant = as_leaves((search, hop, padded), self.dtype)
+        potential, filter = relaxation.potential, relaxation.filter
+        hop = Relaxation(potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps, filter)
+        self.polish = Relaxation(potential, LBFGS(max_step=0.1 * bond), 1e-4 * unit, 1000, filter)
+        constant = fused.Constant(prng.key(settings.seed), search, hop, padded, hop.space(system.cell, system.pbc))
+        self._constant: fused.Constant = as_leaves(constant, self.dtype)
         with jax.enable_x64(self.dtype == np.float64):
-            search_, hop_, padded_ = self._constant
-            self.state = fused.begin(search_, hop_.relaxer, padded_, settings.walkers, self.dtype)
+            self.state = fused.begin(self._constant, settings.walkers, self.dtype)
         # Pages of a fixed length: what the ledger sees together is then the same however often a run is resumed.
         self._page = int(np.clip(4e5 / len(padded.numbers) ** 2, 16, LOG_BLOCKS))
         self._elapsed = self._cpu = 0.0  # of earlier sessions
@@ -165,7 +172,7 @@ class Session:
             np.int32(left(stop.evaluations, self.ledger.evaluations)), np.asarray(target, self.dtype), np.int32(blocks)
         )
         with jax.enable_x64(self.dtype == np.float64):
-            self.state, log, filled = fused.visit((self._key, *self._constant), self.state, limits, LOG_BLOCKS)
+            self.state, log, filled = fused.visit(self._constant, self.state, limits, LOG_BLOCKS)
             filled = int(filled)
             log = jax.tree.map(lambda a: np.asarray(a)[:filled], log)
         self.ledger.take(log, self.polish, self.clocks()[0])
@@ -208,7 +215,7 @@ class Session:
         """Statistics of each generator, with its present chance where the search learns one."""
         chances = None
         if hasattr(self.search, "move_probabilities"):
-            chances = np.asarray(self._constant[0].move_probabilities(self.state.search.shared))
+            chances = np.asarray(self._constant.search.move_probabilities(self.state.search.shared))
         lowered = getattr(self.state.search.shared, "lowered", None)
         return self.ledger.statistics(chances, None if lowered is None else np.asarray(lowered))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.potentials.base import Potential
+from thalweg.space import completed
 from thalweg.structure import PADDING, Structure
 from thalweg.typing import Array, Bool, Float, Int
 
@@ -59,13 +60,26 @@ class System(eqx.Module):
 
 def cluster(numbers, potential: Potential) -> System:
     """System of a free cluster of these atomic numbers, bond lengths from the potential or from covalent radii."""
+    return periodic(numbers, potential, np.zeros((3, 3)), (False, False, False))
+
+
+def periodic(numbers, potential: Potential, cell, pbc=(True, True, True)) -> System:
+    """System of these atomic numbers in a cell (3, 3), rows its vectors; atoms are sorted by species.
+
+    Missing vectors of axes without periodicity are completed. Raises `InputError` where the potential does not know a
+    species or cannot be summed in this cell, `StructureError` for cells without volume.
+    """
     numbers = np.sort(np.asarray(numbers, np.int32), kind="stable")
     if len(numbers) == 0:
-        raise InputError("a cluster needs at least one atom; zero were asked for")
+        raise InputError("a system needs at least one atom; zero were asked for")
     potential.check(numbers)
+    cell = np.asarray(cell, np.float64)
+    if any(pbc):
+        cell = completed(cell, pbc)
+        potential.space(cell, pbc)  # raises here, before anything is computed
     bonds = potential.bond_lengths(numbers)
     if bonds is None:
         from ase.data import covalent_radii
 
         bonds = 2 * np.where(numbers > 0, covalent_radii[numbers], 0.5)
-    return System(numbers, np.asarray(bonds, np.float64), np.zeros(len(numbers), bool), np.zeros((3, 3)))
+    return System(numbers, np.asarray(bonds, np.float64), np.zeros(len(numbers), bool), cell, tuple(bool(p) for p in pbc))  # type: ignore[arg-type]

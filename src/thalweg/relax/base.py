@@ -30,6 +30,10 @@ class Relaxer(eqx.Module):
     def step(self, x, force, energy, state) -> tuple:
         """The displacement (n, 3, *lanes) to add to `x`, and the next state."""
 
+    def settled(self, state):
+        """False (*lanes) while small forces are no reason to stop, as on the hot part of an annealing."""
+        return True
+
     def reset(self, state, x, mask) -> PyTree:
         """The state with the lanes of `mask` as before their first step; a relaxer may do this more cheaply."""
         return jax.tree.map(lambda new, old: jnp.where(mask, new, old), self.init(x), state)

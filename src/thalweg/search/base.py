@@ -69,11 +69,12 @@ class Search(eqx.Module):
         """Names of the generators, in the order of `Proposals.origin`."""
 
 
-def structures_of(system: System, positions) -> Structure:
-    """A traced batch of the system's structures from positions (batch, atoms, 3)."""
+def structures_of(system: System, positions, cells=None) -> Structure:
+    """A traced batch of the system's structures from positions (batch, atoms, 3) and cells, the system's unless given."""
     n = positions.shape[0]
     spread = lambda a, dtype=None: jnp.broadcast_to(jnp.asarray(a, dtype), (n, *a.shape))
-    return Structure(positions, spread(system.numbers), spread(system.cell, positions.dtype), spread(system.fixed), system.pbc)
+    cells = spread(system.cell, positions.dtype) if cells is None else cells
+    return Structure(positions, spread(system.numbers), cells, spread(system.fixed), system.pbc)
 
 
 def walker_keys(key, index, count):
@@ -81,14 +82,20 @@ def walker_keys(key, index, count):
     return jax.vmap(lambda i, c: jr.fold_in(jr.fold_in(key, i), c))(index, count)
 
 
-def generate(generators: tuple[Generator, ...], origin, keys, parents: Structure, system: System):
-    """Positions (batch, atoms, 3) proposed by generator `origin[k]` from parent k.
+def generate(generators: tuple[Generator, ...], origin, keys, parents: Structure, system: System) -> Structure:
+    """The structures proposed by generator `origin[k]` from parent k; fixed atoms stay where the parent has them.
 
     One walker after the other, so that only the generator it drew runs; mapped over, all of them would.
     """
-    branches = [
-        lambda key, parent, generator=g: generator(key, jax.tree.map(lambda a: a[None], parent), system).positions
-        for g in generators
-    ]
-    positions = lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), (origin, keys, parents))
-    return jnp.where(parents.fixed[..., None], parents.positions, positions)
+
+    def branch(generator: Generator):
+        def call(key, parent):
+            new = generator(key, jax.tree.map(lambda a: a[None], parent), system)
+            return new.positions.astype(parent.positions.dtype), jnp.asarray(new.cell, parent.cell.dtype)
+
+        return call
+
+    branches = [branch(g) for g in generators]
+    positions, cells = lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), (origin, keys, parents))
+    positions = jnp.where(parents.fixed[..., None], parents.positions, positions)
+    return Structure(positions, parents.numbers, cells, parents.fixed, parents.pbc)

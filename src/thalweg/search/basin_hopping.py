@@ -25,6 +25,7 @@ class Walker(eqx.Module):
     hops: jax.Array  # hops ever, the counter of the walker's random keys
     run: jax.Array  # independent starts so far, counted from 0
     index: jax.Array  # which walker this is
+    cell: jax.Array  # (walkers, 3, 3) of the current minimum
 
 
 class Bandit(eqx.Module):
@@ -79,6 +80,7 @@ class BasinHopping(Search):
             zero,
             zero,
             jnp.arange(n_walkers, dtype=jnp.int32),
+            jnp.broadcast_to(jnp.asarray(system.cell, dtype), (n_walkers, 3, 3)),
         )
         one = jnp.ones(n, jnp.float32)
         return State(walkers, Bandit(one, one, one, jnp.zeros(n, jnp.int32)))
@@ -97,9 +99,8 @@ class BasinHopping(Search):
         move = draw(u[:, 0], self.move_probabilities(state.shared))
         start = draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.moves)
         origin = jnp.where(jnp.isinf(walkers.energy), start, move)
-        parents = structures_of(system, walkers.positions)
-        positions = generate(self.moves + self.starts, origin, k_move, parents, system)
-        return Proposals(eqx.tree_at(lambda s: s.positions, parents, positions), origin)
+        parents = structures_of(system, walkers.positions, walkers.cell)
+        return Proposals(generate(self.moves + self.starts, origin, k_move, parents, system), origin)
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Walker = state.walkers
@@ -120,6 +121,7 @@ class BasinHopping(Search):
             hops=w.hops + outcome.valid,
             run=w.run + over,
             index=w.index,
+            cell=jnp.where(accept[:, None, None], outcome.structures.cell, w.cell),
         )
         return State(walkers, self._learn(state.shared, outcome, gained))
 

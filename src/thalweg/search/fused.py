@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thalweg.relax.base import FAILED, RUNNING, Relaxer
-from thalweg.relax.driver import Lanes, advance, empty_lanes, load
+from thalweg.relax.base import FAILED, RUNNING
+from thalweg.relax.driver import Lanes, Relaxation, advance, empty_lanes, load, unpacked
 from thalweg.search.base import Outcome, Search, State, structures_of
+from thalweg.space import Space
 from thalweg.system import System
 from thalweg.typing import Array
 
@@ -26,6 +27,7 @@ class Finished(eqx.Module):
     walker: jax.Array
     run: jax.Array
     valid: jax.Array
+    cells: jax.Array | None = None  # (blocks, rows, 3, 3) where the search moves the cell
 
 
 class DeviceState(eqx.Module):
@@ -45,9 +47,20 @@ class Limits(eqx.Module):
     looks: Array | np.integer | int
 
 
-def begin(search: Search, relaxer: Relaxer, system: System, n_lanes: int, dtype) -> DeviceState:
+class Constant(eqx.Module):
+    """What a search is made of and does not change: the key of its random numbers, and the objects of the run."""
+
+    key: Array
+    search: Search
+    relaxation: Relaxation
+    system: System
+    space: Space | None  # of the system's cell
+
+
+def begin(constant: Constant, n_lanes: int, dtype) -> DeviceState:
     """The state before the first step."""
-    lanes = empty_lanes(relaxer, len(system.numbers), n_lanes, dtype)
+    search, system = constant.search, constant.system
+    lanes = empty_lanes(constant.relaxation, len(system.numbers), n_lanes, dtype, constant.space)
     return DeviceState(lanes, search.init(system, n_lanes, dtype), jnp.zeros(n_lanes, jnp.int32), jnp.zeros(n_lanes, bool))
 
 
@@ -57,27 +70,28 @@ def group_size(n_lanes: int) -> int:
 
 
 @eqx.filter_jit
-def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
+def visit(constant: Constant, state: DeviceState, limits: Limits, n_blocks: int):
     """Run on the device until a limit is met. Returns the new state, what finished, and the number of blocks filled.
 
-    `constant` is (key, search, relaxation, system). How long a visit lasts does not change the
-    course of the search: the state alone determines what comes next, which is what makes resuming exact.
+    How long a visit lasts does not change the course of the search: the state alone determines what comes next, which is
+    what makes resuming exact.
     """
-    key, search, relaxation, system = constant
-    potential, relaxer = relaxation.potential, relaxation.relaxer
-    n_slots, _, n_lanes = state.lanes.positions.shape
+    key, search, relaxation, system, space = (getattr(constant, k) for k in ("key", "search", "relaxation", "system", "space"))
+    n_slots, n_lanes = len(system.numbers), state.lanes.energy.shape[0]
     rows = group_size(n_lanes)
-    dtype = state.lanes.positions.dtype
+    dtype = state.lanes.coordinates.dtype
     numbers = jnp.asarray(system.numbers)[:, None]
     free = (~jnp.asarray(system.fixed)).astype(dtype)[:, None, None]
 
     empty = lambda shape, kind: jnp.zeros((n_blocks, rows, *shape), kind)
     whole = empty((), jnp.int32)
     log = Finished(empty((n_slots, 3), dtype), empty((), dtype), whole, whole, whole, whole, whole, empty((), bool))
+    if state.lanes.origin is not None:
+        log = eqx.tree_at(lambda k: k.cells, log, empty((3, 3), dtype), is_leaf=lambda k: k is None)
 
     def relaxing(carry):
         lanes, _ = carry
-        lanes = advance(lanes, potential, relaxer, numbers, free, relaxation.fmax, relaxation.max_steps)
+        lanes = advance(lanes, relaxation, numbers, free, space)
         return lanes, (lanes.status != RUNNING).sum()
 
     def turn(carry):
@@ -94,11 +108,14 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
         put = lambda old, new: jax.tree.map(
             lambda o, n: jnp.where(selected.reshape(-1, *[1] * (o.ndim - 1)), n[row], o), old, new
         )
-        positions = jnp.moveaxis(lanes.positions[..., index], -1, 0)
+        positions, cells = jax.tree.map(lambda a: a[..., index], unpacked(lanes, relaxation))
+        if space is not None:
+            positions = (space if cells is None else eqx.tree_at(lambda s: s.cell, space, cells)).wrap(positions)
+        positions, cells = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), (positions, cells))
         walkers = take(state.search.walkers)
         sub = State(walkers, state.search.shared)
         outcome = Outcome(
-            structures_of(system, positions),
+            structures_of(system, positions, cells),
             lanes.energy[index],
             lanes.steps[index],
             lanes.status[index],
@@ -106,13 +123,15 @@ def visit(constant, state: DeviceState, limits: Limits, n_blocks: int):
             state.asked[index],
         )
         entry = Finished(
-            positions, outcome.energy, outcome.steps, outcome.status, outcome.origin, walkers.index, walkers.run, outcome.valid
-        )
+            positions, outcome.energy, outcome.steps, outcome.status, outcome.origin, walkers.index, walkers.run, outcome.valid,
+            cells,
+        )  # fmt: skip
         log = jax.tree.map(lambda a, b: lax.dynamic_update_index_in_dim(a, b.astype(a.dtype), block, 0), log, entry)
         sub = search.tell(key, sub, outcome, system)
         proposals = search.ask(key, sub, system)
-        spread = jnp.moveaxis(proposals.structures.positions, 0, -1).astype(dtype)[..., row]
-        lanes = load(lanes, relaxer, selected, spread)
+        spread = lambda a: jnp.moveaxis(a, 0, -1).astype(dtype)[..., row]
+        moved = proposals.structures
+        lanes = load(lanes, relaxation, selected, spread(moved.positions), None if cells is None else spread(moved.cell))
         new = DeviceState(
             lanes,
             State(put(state.search.walkers, sub.walkers), sub.shared),

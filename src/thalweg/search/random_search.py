@@ -45,8 +45,7 @@ class RandomSearch(Search):
         k_choice, k_start = jax.vmap(lambda k: tuple(jr.split(k)))(keys)
         origin = draw(jax.vmap(lambda k: jr.uniform(k, ()))(k_choice), self.start_weights / self.start_weights.sum())
         empty = structures_of(system, jnp.zeros((len(walkers.index), len(system.numbers), 3), self.start_weights.dtype))
-        positions = generate(self.starts, origin, k_start, empty, system)
-        return Proposals(eqx.tree_at(lambda s: s.positions, empty, positions), origin)
+        return Proposals(generate(self.starts, origin, k_start, empty, system), origin)
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         walkers: Sampler = state.walkers

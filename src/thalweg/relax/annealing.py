@@ -1,0 +1,92 @@
+"""Simulated annealing as a relaxer: Langevin dynamics that cools, then another relaxer to the bottom."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.errors import InputError
+from thalweg.prng import normals
+from thalweg.relax.base import Relaxer
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.typing import PyTree
+
+
+class Annealing(Relaxer):
+    """Langevin dynamics from kT = `hot` to `cold` in `n_steps` steps, then `then` until the force limit is met.
+
+    Kirkpatrick, Gelatt and Vecchi, Science 220, 671 (1983), doi:10.1126/science.220.4598.671; the dynamics is BAOAB with unit
+    masses (Leimkuhler and Matthews, doi:10.1093/amrx/abs010), one force per step. `hot` and `cold` are in the potential's
+    unit of energy, `dt` in sqrt(length^2 / energy), `friction` in its inverse: masses change how fast a landscape is
+    crossed, not what is found. Cooling is geometric. The random numbers of a trajectory are a hash of the structure it
+    starts from and of `seed`, so that it does not matter beside which others it runs.
+    """
+
+    n_steps: int = 10_000
+    hot: float = 0.5
+    cold: float = 0.05
+    dt: float = 0.01
+    friction: float = 1.0
+    seed: int = 0
+    max_step: float = 0.2  # of one step of the dynamics, any atom: keeps overlapping starts from exploding
+    then: Relaxer = eqx.field(default_factory=LBFGS)
+
+    def __check_init__(self):
+        for name in ("n_steps", "hot", "cold", "dt", "friction"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not value > 0:
+                raise InputError(f"{name} of an annealing is {value}; it must be positive")
+
+    def init(self, x) -> PyTree:
+        lanes = x.shape[2:]
+        return {
+            "v": jnp.zeros_like(x),
+            "step": jnp.zeros(lanes, jnp.int32),
+            "words": jnp.zeros((2, *lanes), jnp.uint32),
+            "then": self.then.init(x),
+        }
+
+    def settled(self, state):
+        return state["step"] >= self.n_steps
+
+    def reset(self, state, x, mask) -> PyTree:
+        return {
+            "v": jnp.where(mask, 0.0, state["v"]),
+            "step": jnp.where(mask, 0, state["step"]),
+            "words": state["words"],
+            "then": self.then.reset(state["then"], x, mask),
+        }
+
+    def step(self, x, force, energy, state):
+        step = state["step"]
+        words = jnp.where(step == 0, words_of(x, self.seed), state["words"])
+        through = jnp.clip(step / self.n_steps, 0.0, 1.0).astype(x.dtype)
+        kt = self.hot * (self.cold / self.hot) ** through
+        noise = normals(words, step, x.shape, x.dtype)
+        # An atom without a force (fixed, padding, beside the plane) is not heated either.
+        noise = jnp.where(force == 0, 0.0, noise)
+        v = jnp.where(step == 0, jnp.sqrt(kt) * noise, state["v"] + self.dt * force)
+        keep = jnp.exp(jnp.asarray(-self.friction * self.dt, x.dtype))
+        kicked = keep * v + jnp.sqrt(kt * (1 - keep * keep)) * noise
+        move = (v + kicked) * (self.dt / 2)
+        longest = jnp.sqrt((move * move).sum(axis=1, keepdims=True))
+        move = move * jnp.minimum(1.0, self.max_step / jnp.maximum(longest, 1e-30))
+        # Velocities follow what the atoms really did, or those that were held back would fly off later.
+        kicked = jnp.where(longest > self.max_step, move / self.dt, kicked)
+        hot = step < self.n_steps
+        # The second relaxer begins where the dynamics ends.
+        fresh = self.then.reset(state["then"], x, step == self.n_steps)
+        down, then = self.then.step(x, force, energy, fresh)
+        kept = jax.tree.map(lambda new, old: jnp.where(hot, old, new) if new.shape[-1:] == step.shape else new, then, fresh)
+        return jnp.where(hot, move, down), {"v": kicked, "step": step + 1, "words": words, "then": kept}
+
+
+def words_of(x, seed):
+    """Two words (2, *lanes) that hash positions (n, 3, *lanes) and a seed."""
+    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    odd = (2 * jnp.arange(x.shape[0] * 3, dtype=jnp.uint32) + 1).reshape(x.shape[0], 3, *[1] * (x.ndim - 2))
+    mixed = (bits ^ (bits >> 15)) * odd * np.uint32(0x9E3779B9)
+    first = mixed.sum(axis=(0, 1), dtype=jnp.uint32) + jnp.asarray(seed).astype(jnp.uint32) * np.uint32(0x85EBCA6B)
+    return jnp.stack([first, first * np.uint32(0x2C1B3C6D) + np.uint32(0x297A2D39)])
