@@ -22,6 +22,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "lennard-jones": "thalweg.potentials.pair:LennardJones",
         "morse": "thalweg.potentials.pair:Morse",
         "soft-sphere": "thalweg.potentials.pair:SoftSphere",
+        "kob-andersen": "thalweg.potentials.binary:BinaryLennardJones",
+        "stillinger-weber": "thalweg.potentials.stillinger_weber:StillingerWeber",
         "gupta": "thalweg.potentials.many_body:Gupta",
         "sutton-chen": "thalweg.potentials.many_body:SuttonChen",
     },

@@ -67,6 +67,8 @@ class Potential(eqx.Module):
 
         `slack` is the factor by which the cell's heights may yet shrink. Raises `InputError` or `StructureError`.
         """
+        if not any(pbc):  # before the reach is asked for, which may be traced here
+            return None
         return space_of(cell, pbc, self.reach, self.nearest_image, slack, type(self).__name__)
 
     def bond_lengths(self, numbers: np.ndarray) -> np.ndarray | None:
@@ -76,6 +78,10 @@ class Potential(eqx.Module):
     def energy_scale(self, numbers: np.ndarray) -> float | None:
         """Energy of one bond, the unit of search temperatures; None where it has to be measured."""
         return None
+
+    def units(self, numbers: np.ndarray) -> tuple[str, str]:
+        """Units of energy and length: reduced ones where all atoms are model particles, eV and Å otherwise."""
+        return ("eV", "Å") if (np.asarray(numbers) > 0).any() else ("ε", "σ")
 
     def check(self, numbers: np.ndarray) -> None:
         """Raise `InputError` if a species cannot be treated. By default everything can."""
