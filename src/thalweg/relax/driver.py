@@ -44,7 +44,18 @@ class Relaxation(eqx.Module):
 
     def space(self, cell, pbc) -> Space | None:
         """The `Space` of cells (*batch, 3, 3), with room for cells that shrink where they may; None for free clusters."""
-        return self.potential.space(cell, pbc, SHRINKING if self.filter.moves_cell else 1.0)
+        if not self.filter.moves_cell:
+            return self.potential.space(cell, pbc)
+        space = self.potential.space(cell, pbc, SHRINKING)
+        if space is None:
+            return None
+        box = space.orthogonal and self.filter.keeps_box
+        if space.nearest and not box:
+            raise InputError(
+                "the minimum image convention needs a cell that stays rectangular while it moves; set hydrostatic_strain or "
+                "mask the shears in the filter, or unset minimum_image"
+            )
+        return Space(space.cell, space.pbc, box, space.images, space.nearest)
 
 
 class Lanes(eqx.Module):
@@ -97,9 +108,9 @@ def load(lanes: Lanes, relaxation: Relaxation, mask, positions, cells=None) -> L
     )
 
 
-def unpacked(lanes: Lanes, relaxation: Relaxation):
+def unpacked(lanes: Lanes, relaxation: Relaxation, numbers):
     """Positions (atoms, 3, lanes) and cells (3, 3, lanes), None where they do not move, of what the lanes hold."""
-    return relaxation.filter.unpack(lanes.coordinates, lanes.origin)
+    return relaxation.filter.unpack(lanes.coordinates, lanes.origin, numbers)
 
 
 def advance(lanes: Lanes, relaxation: Relaxation, numbers, free, space: Space | None = None, n_steps: int = CHUNK) -> Lanes:
@@ -113,7 +124,7 @@ def advance(lanes: Lanes, relaxation: Relaxation, numbers, free, space: Space | 
     free = jnp.concatenate([free, jnp.ones((extra, *free.shape[1:]), free.dtype)]) if extra else free
 
     def one(_, lanes: Lanes) -> Lanes:
-        positions, cell = unpacked(lanes, relaxation)
+        positions, cell = unpacked(lanes, relaxation, numbers)
         here = space if space is None or cell is None else eqx.tree_at(lambda s: s.cell, space, cell)
         neighbors = lanes.neighbors
         if neighbors is not None:
@@ -189,7 +200,7 @@ def _relax_queue(relaxation: Relaxation, queue: _Queue, n_lanes: int):
         lanes, held, following, out = carry
         done = lanes.status != RUNNING
         where = jnp.where(done, held, n)  # n is out of range and dropped
-        positions, cell = unpacked(lanes, relaxation)
+        positions, cell = unpacked(lanes, relaxation, of(queue.numbers, jnp.minimum(held, n - 1)))
         old = out[1] if cell is None else out[1].at[..., where].set(cell, mode="drop")
         results = (positions, lanes.energy, largest_norm(lanes.forces), lanes.steps, lanes.status)
         written = jax.tree.map(lambda a, v: a.at[..., where].set(v, mode="drop"), (out[0], *out[2:]), results)

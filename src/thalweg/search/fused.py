@@ -108,7 +108,7 @@ def visit(constant: Constant, state: DeviceState, limits: Limits, n_blocks: int)
         put = lambda old, new: jax.tree.map(
             lambda o, n: jnp.where(selected.reshape(-1, *[1] * (o.ndim - 1)), n[row], o), old, new
         )
-        positions, cells = jax.tree.map(lambda a: a[..., index], unpacked(lanes, relaxation))
+        positions, cells = jax.tree.map(lambda a: a[..., index], unpacked(lanes, relaxation, numbers))
         if space is not None:
             positions = (space if cells is None else eqx.tree_at(lambda s: s.cell, space, cells)).wrap(positions)
         positions, cells = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), (positions, cells))
