@@ -16,7 +16,7 @@ from thalweg.ledger import Ledger, load_state, save_state
 from thalweg.relax.base import RUNNING
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
-from thalweg.search import fused
+from thalweg.search import fused, tempering
 from thalweg.search.base import Search
 from thalweg.store import Store
 from thalweg.system import System
@@ -151,7 +151,8 @@ class Session:
         constant = fused.Constant(prng.key(settings.seed), search, hop, padded, hop.space(system.cell, system.pbc))
         self._constant: fused.Constant = as_leaves(constant, self.dtype)
         with jax.enable_x64(self.dtype == np.float64):
-            self.state = fused.begin(self._constant, settings.walkers, self.dtype)
+            self._driver = tempering if search.dynamic else fused
+            self.state = self._driver.begin(self._constant, settings.walkers, self.dtype)
         # Pages of a fixed length: what the ledger sees together is then the same however often a run is resumed.
         self._page = int(np.clip(4e5 / len(padded.numbers) ** 2, 16, LOG_BLOCKS))
         self._elapsed = self._cpu = 0.0  # of earlier sessions
@@ -172,7 +173,7 @@ class Session:
             np.int32(left(stop.evaluations, self.ledger.evaluations)), np.asarray(target, self.dtype), np.int32(blocks)
         )
         with jax.enable_x64(self.dtype == np.float64):
-            self.state, log, filled = fused.visit(self._constant, self.state, limits, LOG_BLOCKS)
+            self.state, log, filled = self._driver.visit(self._constant, self.state, limits, LOG_BLOCKS)
             filled = int(filled)
             log = jax.tree.map(lambda a: np.asarray(a)[:filled], log)
         self.ledger.take(log, self.polish, self.clocks()[0])

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jax import lax
 
+from thalweg.errors import InputError
 from thalweg.generators.base import Generator, moved
 from thalweg.generators.sites import fill_up, weakest
 from thalweg.geometry import centred
@@ -64,3 +65,35 @@ def seeds_from(structures: list[np.ndarray], n_slots: int) -> Seeded:
     for k, x in enumerate(structures):
         padded[k, : len(x)] = x
     return Seeded(padded, np.array([len(x) for x in structures], np.int32))
+
+
+class Given(Generator):
+    """One of the given structures as it is, of the system's own composition and in the system's order of species.
+
+    `positions` (structures, atoms, 3) and `cells` (structures, 3, 3): a liquid to be quenched, a crystal to be improved.
+    """
+
+    n_parents: ClassVar[int] = 0
+    name: ClassVar[str] = "given"
+    positions: Float[Array, "structures atoms 3"]
+    cells: Float[Array, "structures 3 3"]
+
+    def __call__(self, key, parents: Structure, system: System) -> Structure:
+        parent = parents[0]
+        which = jr.randint(key, (), 0, self.positions.shape[0])
+        pick = lambda a: jnp.asarray(a, parent.positions.dtype)[which]
+        return Structure(pick(self.positions), parent.numbers, pick(self.cells), parent.fixed, parent.pbc)
+
+
+def given(structures: list[Structure], system: System) -> Given:
+    """`Given` from single structures; raises `InputError` where one has another composition or, being fixed, another cell."""
+    wanted = np.asarray(system.numbers)
+    wanted = wanted[wanted >= 0]
+    positions, cells = [], []
+    for k, structure in enumerate(structures):
+        order = np.argsort(np.asarray(structure.numbers), kind="stable")
+        if not np.array_equal(np.asarray(structure.numbers)[order], wanted):
+            raise InputError(f"structure {k} to start from has another composition than the system")
+        positions.append(np.asarray(structure.positions)[order])
+        cells.append(np.asarray(structure.cell) if any(structure.pbc) else np.asarray(system.cell))
+    return Given(np.stack(positions), np.stack(cells))

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.prng import normals
@@ -65,22 +66,41 @@ class Annealing(Relaxer):
         through = jnp.clip(step / self.n_steps, 0.0, 1.0).astype(x.dtype)
         kt = self.hot * (self.cold / self.hot) ** through
         noise = normals(words, step, x.shape, x.dtype)
-        # An atom without a force (fixed, padding, beside the plane) is not heated either.
-        noise = jnp.where(force == 0, 0.0, noise)
-        v = jnp.where(step == 0, jnp.sqrt(kt) * noise, state["v"] + self.dt * force)
-        keep = jnp.exp(jnp.asarray(-self.friction * self.dt, x.dtype))
-        kicked = keep * v + jnp.sqrt(kt * (1 - keep * keep)) * noise
-        move = (v + kicked) * (self.dt / 2)
-        longest = jnp.sqrt((move * move).sum(axis=1, keepdims=True))
-        move = move * jnp.minimum(1.0, self.max_step / jnp.maximum(longest, 1e-30))
-        # Velocities follow what the atoms really did, or those that were held back would fly off later.
-        kicked = jnp.where(longest > self.max_step, move / self.dt, kicked)
+        v = jnp.where(step == 0, jnp.sqrt(kt) * noise, state["v"])
+        move, v = langevin(v, force, kt, noise, self.dt, self.friction, self.max_step)
         hot = step < self.n_steps
-        # The second relaxer begins where the dynamics ends.
-        fresh = self.then.reset(state["then"], x, step == self.n_steps)
-        down, then = self.then.step(x, force, energy, fresh)
-        kept = jax.tree.map(lambda new, old: jnp.where(hot, old, new) if new.shape[-1:] == step.shape else new, then, fresh)
-        return jnp.where(hot, move, down), {"v": kicked, "step": step + 1, "words": words, "then": kept}
+        down, then = lax.cond(hot.all(), lambda *a: self._wait(*a), lambda *a: self._descend(*a), x, force, energy, state)
+        return jnp.where(hot, move, down), {"v": v, "step": step + 1, "words": words, "then": then}
+
+    def _wait(self, x, force, energy, state):
+        """Nothing yet for the second relaxer."""
+        return jnp.zeros_like(x), state["then"]
+
+    def _descend(self, x, force, energy, state):
+        """The second relaxer's step, in lanes that are cold; it begins where the dynamics ends."""
+        step = state["step"]
+        begun = self.then.reset(state["then"], x, step <= self.n_steps)
+        move, then = self.then.step(x, force, energy, begun)
+        per_lane = lambda a: a.shape[-1:] == step.shape[-1:]
+        return move, jax.tree.map(lambda new, old: jnp.where(step < self.n_steps, old, new) if per_lane(new) else new, then, begun)
+
+
+def langevin(v, force, kt, noise, dt, friction, max_step):
+    """(displacement, next velocity) of one BAOAB step with unit masses; `kt` is (*lanes), `noise` standard normal.
+
+    Written so that one force per step is enough: both half kicks around a force are one. No atom moves further than
+    `max_step`, and the velocity of one that was held back is what it really did, or it would fly off later. Atoms without
+    a force (fixed, padding) are not heated either.
+    """
+    keep = jnp.exp(-jnp.asarray(friction * dt, v.dtype))
+    before = v + dt * force
+    after = keep * before + jnp.sqrt(kt * (1 - keep * keep)) * noise
+    move = (before + after) * (dt / 2)
+    longest = jnp.sqrt((move * move).sum(axis=1, keepdims=True))
+    held = longest > max_step
+    move = jnp.where(held, move * (max_step / jnp.maximum(longest, 1e-30)), move)
+    still = force == 0
+    return jnp.where(still, 0.0, move), jnp.where(still, 0.0, jnp.where(held, move / dt, after))
 
 
 def words_of(x, seed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -50,6 +51,9 @@ class Search(eqx.Module):
     Both are traceable and work on any subset of walkers, so that the device loop may ask and tell those that finished
     while the others still relax, and a host loop may take results in any order.
     """
+
+    #: True where evaluating a proposal means following its dynamics (`thalweg.search.tempering`), not relaxing it.
+    dynamic: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init(self, system: System, n_walkers: int, dtype) -> State:
