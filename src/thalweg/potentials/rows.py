@@ -79,7 +79,8 @@ def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
         r2 = jnp.where(index == slot, jnp.asarray(FAR, r2.dtype), r2)
         return pair(partner, r2, d, _species_row(per_row, neighbors, partner), carry)
 
-    return lax.fori_loop(0, neighbors.index.shape[0], visit, init)
+    # Slots behind the last neighbour of any atom are there for growth only.
+    return lax.fori_loop(0, neighbors.most, visit, init)
 
 
 def _species_row(tables, neighbors, partner):
