@@ -139,7 +139,7 @@ def test_validate_sees_periodic_images_padding_and_batches():
 
 @pytest.fixture
 def run(tmp_path):
-    """A store with five minima of different size, species, cell and history."""
+    """A store with five minima of different size, species, cell and history, two with fixed atoms."""
     rng = np.random.default_rng(0)
     records = [
         Record(
@@ -156,6 +156,7 @@ def run(tmp_path):
             run=2 * k,
             evaluations=100 * k,
             seconds=k / 3,
+            fixed=np.arange(3 + k) < 2 if k in (1, 2) else None,
         )
         for k in range(5)
     ]
@@ -174,6 +175,11 @@ def assert_same(records, energies, positions, numbers, columns):
         assert columns[k]["minimum"] == record.id
 
 
+def held(atoms) -> list[int]:
+    """Indices of the atoms under `FixAtoms`."""
+    return [int(k) for c in atoms.constraints for k in c.get_indices()]
+
+
 @pytest.mark.parametrize("name", ["minima.extxyz", "minima.xyz"])
 def test_extxyz_is_read_by_ase(run, tmp_path, name):
     assert export(run, tmp_path / name) == 5
@@ -184,6 +190,8 @@ def test_extxyz_is_read_by_ase(run, tmp_path, name):
     assert_same(run.minima(), energies, [a.positions for a in frames], [a.numbers for a in frames], [a.info for a in frames])
     assert list(frames[2].pbc) == [True, False, False]
     np.testing.assert_allclose(frames[2].cell.array, np.diag([9.0, 8, 7]))
+    assert [held(a) for a in frames] == [[], [0, 1], [0, 1], [], []]
+    np.testing.assert_array_equal(read_structures(tmp_path / name)[1].fixed, run.minima()[1].fixed)
     np.testing.assert_array_equal(read_structures(tmp_path / name)[4].numbers, run.minima()[4].numbers)
 
 
@@ -198,6 +206,8 @@ def test_ase_db_is_read_by_ase(run, tmp_path):
     energies = [a.get_potential_energy() for a in atoms]
     columns = [row.key_value_pairs for row in rows]
     assert_same(run.minima(3), energies, [a.positions for a in atoms], [a.numbers for a in atoms], columns)
+    assert [held(a) for a in atoms] == [[], [0, 1], [0, 1]]
+    np.testing.assert_allclose(atoms[2].cell.array, np.diag([9.0, 8, 7]))
     assert {p.name for p in tmp_path.iterdir()} == {"run", "minima.db"}
 
 
@@ -209,6 +219,7 @@ def test_parquet_is_read_by_arrow(run, tmp_path):
     assert_same(records, [r["energy"] for r in rows], [r["positions"] for r in rows], [r["numbers"] for r in rows], rows)
     assert rows[2]["pbc"] == [True, False, False]
     np.testing.assert_array_equal(rows[2]["cell"], records[2].cell)
+    assert [r["fixed"][:3] for r in rows] == [[k in (1, 2)] * 2 + [False] for k in range(5)]
 
 
 def test_other_formats_go_through_ase(run, tmp_path):

@@ -330,3 +330,24 @@ def test_importing_the_store_is_light():
     code = "import sys, thalweg.store, json; print(json.dumps([m for m in ('jax', 'ase', 'scipy') if m in sys.modules]))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == []
+
+
+def test_fixed_atoms_are_kept_and_runs_of_the_first_tables_are_read_and_resumed(tmp_path):
+    held = record(1, -2.0, fixed=np.array([True, False, False, True, False]))
+    with Store.create(tmp_path, {"name": "slab"}) as store:
+        store.commit([record(0, -1.0), held], checkpoint=b"x")
+    with Store.open(tmp_path) as store:
+        assert_equal(store.minima()[0], held)
+        assert store.minima()[1].fixed is None
+    # As the first version wrote it: without the column.
+    connection = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    connection.execute("ALTER TABLE minima DROP COLUMN fixed")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with Store.open(tmp_path) as store:
+        assert [(r.id, r.energy, r.fixed) for r in store.minima()] == [(1, -2.0, None), (0, -1.0, None)]
+    with Store.open(tmp_path, write=True) as store:
+        store.commit([held])
+        assert_equal(store.best(), held)
+        assert store.minima()[1].fixed is None
+        assert store._connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from thalweg.errors import StructureError
-from thalweg.similarity import fingerprints, same_structure
+from thalweg.similarity import fingerprints, labels, same_structure, wrapped
 from thalweg.store import Record
 
 #: Comparisons of fingerprints made at once (rows), which bounds the memory of one screen.
@@ -15,7 +15,7 @@ _COMPARED = 20_000
 
 
 class Archive:
-    """The lowest `keep` distinct minima of a free cluster.
+    """The lowest `keep` distinct minima of a free cluster or a periodic system.
 
     Two stages decide whether a structure is an archived minimum. `known` is a screen for structures as the device
     relaxes them, loosely and perhaps in float32: energies within (`loose_below`, `loose_above`) of the archived one
@@ -27,6 +27,9 @@ class Archive:
     may merge wrongly is two minima with energies that close and fingerprints within `screen`, most likely surface isomers.
     How far apart those lie, and how far loose relaxations stray, `benchmarks/similarity.py` measures; a relaxation that
     strays further than `screen` is merely unknown and costs a polish.
+
+    Periodic structures are in `cell`, or each in its own where `known` and `add` are given `cells`. Where atoms are
+    `fixed`, structures that symmetry relates count as one minimum only if it maps the fixed atoms onto themselves.
     """
 
     def __init__(
@@ -42,21 +45,26 @@ class Archive:
         loose_above: float = 2e-3,
         cell=None,
         pbc: tuple[bool, bool, bool] = (False, False, False),
+        fixed=None,
     ):
         numbers = np.asarray(numbers, np.int32)
-        self._slots, self._real = numbers, numbers >= 0
+        self._real = numbers >= 0
         self.numbers = numbers[self._real]
+        fixed = np.zeros(len(numbers), bool) if fixed is None else np.asarray(fixed, bool)
+        self.fixed = fixed[self._real] if fixed[self._real].any() else None
+        self._labels = labels(self.numbers, self.fixed)
         self.cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, np.float64)
         self.pbc = pbc
         self.keep = max(1, int(keep))
         self.energy_tolerance = energy_tolerance * energy_scale
         self.loose_below, self.loose_above = loose_below * energy_scale, loose_above * energy_scale
         self.screen, self.position_tolerance = screen * length_scale, position_tolerance * length_scale
+        self._length = length_scale
         size, n = self.keep + 1, len(self.numbers)
-        width = fingerprints(np.zeros((1, n, 3)), self.numbers).shape[1]
+        width = self._fingerprints(np.zeros((0, n, 3))).shape[1]
         # One row per minimum, in any order; `_order` lists the rows in use by energy, `_sorted` their energies.
         self._energy, self._ids = np.zeros(size), np.full(size, -1)
-        self._positions, self._prints = np.zeros((size, n, 3)), np.zeros((size, width))
+        self._positions, self._prints, self._cells = np.zeros((size, n, 3)), np.zeros((size, width)), np.zeros((size, 3, 3))
         self._hits, self._independent = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self._first: list[tuple] = [()] * size  # origin, walker, run, evaluations, seconds of the first hit
         self._order, self._sorted = np.zeros(0, np.int64), np.zeros(0)
@@ -108,10 +116,11 @@ class Archive:
         self._dirty.clear()
         self._dropped.clear()
 
-    def known(self, energies, positions) -> np.ndarray:
+    def known(self, energies, positions, cells=None) -> np.ndarray:
         """Ids (k,) of the archived minima that these structures seem to be, by the screen alone; -1 where unknown.
 
-        `energies` (k,), `positions` (k, slots, 3), of any precision. Structures without a finite energy are unknown.
+        `energies` (k,), `positions` (k, slots, 3), of any precision; `cells` (k, 3, 3) where they are not in the
+        archive's. Structures without a finite energy are unknown.
         """
         energies = np.asarray(energies, np.float64)
         ids = np.full(len(energies), -1)
@@ -120,17 +129,21 @@ class Archive:
         near = np.flatnonzero((hi > lo) & np.isfinite(energies))
         if len(near) == 0:
             return ids
-        rows, distance = self._closest(fingerprints(self._trim(positions)[near], self.numbers), lo[near], hi[near])
+        prints = self._fingerprints(self._trim(positions)[near], None if cells is None else np.asarray(cells)[near])
+        rows, distance = self._closest(prints, lo[near], hi[near])
         good = distance <= self.screen
         ids[near[good]] = self._ids[rows[good]]
         return ids
 
-    def add(self, energies, positions, walkers, runs, origins: Sequence[str], evaluations=0, seconds=0.0) -> np.ndarray:
+    def add(
+        self, energies, positions, walkers, runs, origins: Sequence[str], evaluations=0, seconds=0.0, cells=None
+    ) -> np.ndarray:
         """Enter polished structures; returns the id of the minimum each is, -1 where it is not kept.
 
         `energies` (k,) and `positions` (k, slots, 3) are float64; `walkers`, `runs` (k,) say who found it, `origins` which
-        generator, `evaluations` and `seconds` ((k,) or one for all) when. A structure that is archived already counts
-        as a hit. Beyond `keep` the highest is dropped.
+        generator, `evaluations` and `seconds` ((k,) or one for all) when; `cells` (k, 3, 3) where they are not in the
+        archive's. A structure that is archived already counts as a hit. Beyond `keep` the highest is dropped. Periodic
+        structures are kept with their atoms in the cell.
         """
         energies = np.asarray(energies, np.float64)
         positions = self._trim(np.asarray(positions, np.float64))
@@ -141,11 +154,15 @@ class Archive:
         every = lambda a: np.broadcast_to(np.asarray(a), len(energies)).tolist()
         walkers, runs, evaluations, seconds = every(walkers), every(runs), every(evaluations), every(seconds)
         usable = np.isfinite(energies) & np.isfinite(positions).all((1, 2))
+        own = self.cell if cells is None else np.asarray(cells, np.float64)
+        cells = np.broadcast_to(own, (len(energies), 3, 3))
         prints = np.full((len(energies), self._prints.shape[1]), np.nan)
-        prints[usable] = fingerprints(positions[usable], self.numbers)
+        prints[usable] = self._fingerprints(positions[usable], None if own is self.cell else cells[usable])
+        if any(self.pbc):
+            positions = wrapped(positions, own, self.pbc, self.fixed)
         ids = np.full(len(energies), -1)
         for k in np.flatnonzero(usable).tolist():
-            row = self._find(energies[k], positions[k], prints[k])
+            row = self._find(energies[k], positions[k], prints[k], cells[k])
             if row is None:
                 if energies[k] > self.threshold:
                     continue
@@ -154,10 +171,10 @@ class Archive:
                 self._first[row] = (str(origins[k]), int(walkers[k]), int(runs[k]), int(evaluations[k]), float(seconds[k]))
                 self._ids[row], self._row[self._next], self._reached[self._next] = self._next, row, {}
                 self._next += 1
-                self._place(row, energies[k], positions[k], prints[k])
+                self._place(row, energies[k], positions[k], prints[k], cells[k])
             elif energies[k] < self._energy[row] - 1e-3 * self.energy_tolerance:  # the same, better converged
                 self._unplace(row)
-                self._place(row, energies[k], positions[k], prints[k])
+                self._place(row, energies[k], positions[k], prints[k], cells[k])
             ids[k] = self._ids[row]
             self._count(row, walkers[k], runs[k])
             if len(self) > self.keep:
@@ -190,7 +207,8 @@ class Archive:
             self._ids[row], self._row[record.id], self._reached[record.id] = record.id, row, {}
             self._hits[row], self._independent[row] = record.hits, record.independent_hits
             self._first[row] = (record.origin, record.walker, record.run, record.evaluations, record.seconds)
-            self._place(row, record.energy, record.positions, fingerprints(record.positions[None], self.numbers)[0])
+            prints = self._fingerprints(record.positions[None], record.cell[None])[0]
+            self._place(row, record.energy, record.positions, prints, record.cell)
         for minimum, walker, run in np.asarray(state["reached"]).tolist():
             if minimum in self._reached:
                 self._reached[minimum][walker] = run
@@ -215,7 +233,10 @@ class Archive:
         first = np.lexsort((distance, mine))[ends - count]
         return theirs[first], distance[first]
 
-    def _find(self, energy: float, positions: np.ndarray, prints: np.ndarray) -> int | None:
+    def _fingerprints(self, positions: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
+        return fingerprints(positions, self._labels, self.cell if cells is None else cells, self.pbc, self._length)
+
+    def _find(self, energy: float, positions: np.ndarray, prints: np.ndarray, cell: np.ndarray) -> int | None:
         """The row that holds this polished minimum."""
         lo = np.searchsorted(self._sorted, energy - self.energy_tolerance, "left")
         hi = np.searchsorted(self._sorted, energy + self.energy_tolerance, "right")
@@ -224,16 +245,20 @@ class Archive:
         for k in np.argsort(distance, kind="stable"):
             if distance[k] > self.screen:
                 break
-            if same_structure(self._positions[rows[k]], positions, self.numbers, self.position_tolerance):
+            held = self._cells[rows[k]]
+            other = None if (held == cell).all() else cell
+            if same_structure(
+                self._positions[rows[k]], positions, self._labels, self.position_tolerance, held, self.pbc, other
+            ):
                 return int(rows[k])
         return None
 
     def _free_row(self) -> int:
         return int(np.flatnonzero(self._ids < 0)[0])
 
-    def _place(self, row: int, energy: float, positions: np.ndarray, prints: np.ndarray) -> None:
+    def _place(self, row: int, energy: float, positions: np.ndarray, prints: np.ndarray, cell: np.ndarray) -> None:
         """Write a minimum into its row and into the order; equal energies stay in order of entry."""
-        self._energy[row], self._positions[row], self._prints[row] = energy, positions, prints
+        self._energy[row], self._positions[row], self._prints[row], self._cells[row] = energy, positions, prints, cell
         at = np.searchsorted(self._sorted, energy, "right")
         self._order, self._sorted = np.insert(self._order, at, row), np.insert(self._sorted, at, energy)
         self._dirty.add(int(self._ids[row]))
@@ -267,8 +292,9 @@ class Archive:
             energy=float(self._energy[row]),
             positions=self._positions[row].copy(),
             numbers=self.numbers,
-            cell=self.cell,
+            cell=self._cells[row].copy(),
             pbc=self.pbc,
+            fixed=self.fixed,
             hits=int(self._hits[row]),
             independent_hits=int(self._independent[row]),
             origin=origin,

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from thalweg.errors import InputError, suggest
 from thalweg.io import write_atoms
 from thalweg.store import Record, Store
@@ -42,12 +44,15 @@ def export(store: Store, path: Path | str, format: str | None = None, limit: int
 
 
 def _atoms(record: Record):
-    """`ase.Atoms` with the energy as its calculator's result and the rest in `info`."""
+    """`ase.Atoms` with the energy as its calculator's result, `FixAtoms` where atoms are fixed, and the rest in `info`."""
     import ase
     from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.constraints import FixAtoms
 
     info = {"minimum": record.id, **{name: getattr(record, name) for name in COLUMNS}}
     atoms = ase.Atoms(numbers=record.numbers, positions=record.positions, cell=record.cell, pbc=record.pbc, info=info)
+    if record.fixed is not None:
+        atoms.set_constraint(FixAtoms(mask=record.fixed))
     atoms.calc = SinglePointCalculator(atoms, energy=record.energy)
     return atoms
 
@@ -82,6 +87,8 @@ def _write_parquet(path: Path, records: list[Record]) -> None:
     columns["positions"] = pa.array([r.positions.tolist() for r in records], vectors)
     columns["cell"] = pa.array([r.cell.tolist() for r in records], vectors)
     columns["pbc"] = pa.array([list(r.pbc) for r in records], pa.list_(pa.bool_(), 3))
+    free = lambda r: np.zeros(len(r.numbers), bool) if r.fixed is None else r.fixed
+    columns["fixed"] = pa.array([free(r).tolist() for r in records], pa.list_(pa.bool_()))
     pq.write_table(pa.table(columns), path)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import jax
 import numpy as np
 
 from thalweg.archive import Archive
 from thalweg.confidence import probability_lower_remains
+from thalweg.errors import InputError
 from thalweg.relax.base import FAILED
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.search.fused import DeviceState, Finished
@@ -31,7 +33,7 @@ class Ledger:
         self.system, self.origins, self.energy_scale = system, origins, energy_scale
         self.n_slots = n_slots
         bond = float(np.mean(system.bond_lengths))
-        self.archive = Archive(system.numbers, keep, energy_scale, bond, cell=system.cell, pbc=system.pbc)
+        self.archive = Archive(system.numbers, keep, energy_scale, bond, cell=system.cell, pbc=system.pbc, fixed=system.fixed)
         self.evaluations = self.relaxations = self.failures = 0
         self._counts = np.zeros((len(origins), 3), np.int64)  # per generator: relaxations, evaluations, new best
         self._going: dict[int, tuple[int, float]] = {}  # walker -> its run and that run's lowest energy
@@ -42,12 +44,15 @@ class Ledger:
     def take(self, log: Finished, polish: Relaxation, seconds: float) -> None:
         """Enter what the device finished, in order."""
         valid = log.valid.ravel()
-        flat = {name: np.asarray(value).reshape(-1, *value.shape[2:])[valid] for name, value in vars(log).items() if value is not None}
+        present = {name: np.asarray(value) for name, value in vars(log).items() if value is not None}  # no cells where fixed
+        flat = {name: value.reshape(-1, *value.shape[2:])[valid] for name, value in present.items()}
         if not len(flat["energy"]):
             return
         flat["positions"] = flat["positions"][:, : len(self.system.numbers)]
         counted = self.evaluations + np.cumsum(flat["steps"], dtype=np.int64)
         good = np.isfinite(flat["energy"]) & (flat["status"] != FAILED)
+        if "cells" in flat:
+            good &= _voluminous(flat["cells"])
         self.evaluations = int(counted[-1])
         self.relaxations += len(good)
         self.failures += int((~good).sum())
@@ -72,7 +77,8 @@ class Ledger:
         margin = 1e-3 * self.energy_scale
         before = self.archive.best
         low = np.flatnonzero(good & (flat["energy"] <= self.archive.threshold + margin))
-        ids = self.archive.known(flat["energy"][low], flat["positions"][low])
+        known = lambda rows: self.archive.known(flat["energy"][rows], flat["positions"][rows], _cells(flat, rows))
+        ids = known(low)
         seen = low[ids >= 0]
         self.archive.hit(ids[ids >= 0], flat["walker"][seen], flat["run"][seen])
         # Only the lowest new ones: at first nearly everything is new and low, and what is left out comes again.
@@ -82,7 +88,7 @@ class Ledger:
         apart = np.diff(flat["energy"][new], prepend=-np.inf) > margin / 2
         self._polish(new[apart][:POLISHED], flat, counted, polish, seconds)
         others = np.sort(new[~apart])
-        ids = self.archive.known(flat["energy"][others], flat["positions"][others])
+        ids = known(others)
         self.archive.hit(ids, flat["walker"][others], flat["run"][others])
         best = self.archive.best
         if best is not None and (before is None or best.energy < before.energy - margin):
@@ -90,10 +96,17 @@ class Ledger:
 
     def _polish(self, rows, flat, counted, polish: Relaxation, seconds: float) -> None:
         """Relax these tightly in float64 and archive them."""
+        cells = _cells(flat, rows)
+        if cells is not None:
+            rows = rows[[self._summable(cell, polish) for cell in cells]]
+            cells = _cells(flat, rows)
         if not len(rows):
             return
+        structures = self.system.structure(flat["positions"][rows])
+        if cells is not None:
+            structures = replace(structures, cell=cells.astype(np.float64))
         # Padded like the search, so that a sweep over sizes compiles no more programs here than there.
-        structures = pad(self.system.structure(flat["positions"][rows]), self.n_slots)
+        structures = pad(structures, self.n_slots)
         done = relax(structures, polish, n_lanes=POLISHED)
         self.evaluations += int(done.steps.sum())
         # A polish that does not converge would enter an energy that is not a minimum's.
@@ -102,7 +115,16 @@ class Ledger:
         names = [self.origins[k] for k in flat["origin"][rows]]
         positions = np.asarray(done.structures.positions)[kept, : len(self.system.numbers)]
         walkers, runs = flat["walker"][rows], flat["run"][rows]
-        self.archive.add(done.energy[kept], positions, walkers, runs, names, counted[rows], seconds)
+        cells = None if cells is None else np.asarray(done.structures.cell)[kept]
+        self.archive.add(done.energy[kept], positions, walkers, runs, names, counted[rows], seconds, cells)
+
+    def _summable(self, cell, polish: Relaxation) -> bool:
+        """Whether the potential can be summed in a cell that a search moved; one that collapsed ends nobody's run."""
+        try:
+            polish.space(cell, self.system.pbc)
+        except InputError:
+            return False
+        return True
 
     def _follow_runs(self, flat, good) -> None:
         """Update the lowest energy of each walker's run; a record of the next run ends the one before."""
@@ -166,6 +188,18 @@ class Ledger:
         self.evaluations, self.relaxations, self.failures = arrays["totals"].tolist()
         self._going = {int(w): (int(r), float(e)) for w, r, e in arrays["going"]}
         self._ended = arrays["ended"].tolist()
+
+
+def _cells(flat, rows) -> np.ndarray | None:
+    """Cells (k, 3, 3) of finished relaxations where the search moves the cell, else None."""
+    return flat["cells"][rows] if "cells" in flat else None
+
+
+def _voluminous(cells: np.ndarray) -> np.ndarray:
+    """True (k,) for cells that are finite and not flat; a search that moves them may leave others behind."""
+    cells = np.where(np.isfinite(cells).all((1, 2))[:, None, None], cells, 0).astype(np.float64)
+    lengths = np.linalg.norm(cells, axis=-1).prod(-1)
+    return np.abs(np.linalg.det(cells)) > 1e-3 * np.maximum(lengths, 1e-30)
 
 
 def save_state(state: DeviceState, arrays: dict[str, np.ndarray]) -> bytes:

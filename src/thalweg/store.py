@@ -24,9 +24,9 @@ from thalweg.errors import RunFolderError
 
 DATABASE, LOCK = "run.db", "run.lock"
 #: Version of the tables below, kept in SQLite's `user_version`; raised whenever an older reader would misread.
-SCHEMA = 1
+SCHEMA = 2
 #: Version of what a checkpoint's bytes mean; one of another version cannot be resumed.
-CHECKPOINT = 1
+CHECKPOINT = 2
 #: Marks the file as ours ("thal" in ASCII), in SQLite's `application_id`.
 APPLICATION = 0x7468616C
 #: Columns of the progress table; other keys of a progress row are kept beside them as JSON.
@@ -40,7 +40,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE minima (
     id INTEGER PRIMARY KEY, energy REAL NOT NULL, positions BLOB NOT NULL, numbers BLOB NOT NULL, cell BLOB NOT NULL,
     pbc INTEGER NOT NULL, hits INTEGER NOT NULL, independent_hits INTEGER NOT NULL, origin TEXT NOT NULL,
-    walker INTEGER NOT NULL, run INTEGER NOT NULL, evaluations INTEGER NOT NULL, seconds REAL NOT NULL);
+    walker INTEGER NOT NULL, run INTEGER NOT NULL, evaluations INTEGER NOT NULL, seconds REAL NOT NULL, fixed BLOB);
 CREATE INDEX minima_by_energy ON minima (energy, id);
 CREATE TABLE progress (id INTEGER PRIMARY KEY, {_PROGRESS}, extra TEXT);
 CREATE TABLE moves (name TEXT PRIMARY KEY, place INTEGER NOT NULL, row TEXT NOT NULL) WITHOUT ROWID;
@@ -71,9 +71,10 @@ class Record:
     run: int = 0
     evaluations: int = 0
     seconds: float = 0.0
+    fixed: np.ndarray | None = None  # (atoms,) bool, True for atoms that the search did not move; None where all are free
 
 
-_COLUMNS = "id, energy, positions, numbers, cell, pbc, hits, independent_hits, origin, walker, run, evaluations, seconds"
+_COLUMNS = "id, energy, positions, numbers, cell, pbc, hits, independent_hits, origin, walker, run, evaluations, seconds, fixed"
 
 
 class Store:
@@ -129,6 +130,7 @@ class Store:
                 raise RunFolderError(f"{folder} holds a run that never began; start it anew in the same folder")
             if write:
                 connection.execute("BEGIN IMMEDIATE")
+                _upgrade(connection)
                 _write_meta(connection, {"writer": os.getpid()})
                 connection.execute("COMMIT")
             opened.pop_all()
@@ -175,7 +177,7 @@ class Store:
             database.execute("BEGIN IMMEDIATE")
             try:
                 database.executemany("DELETE FROM minima WHERE id = ?", [(int(i),) for i in dropped])
-                database.executemany(f"REPLACE INTO minima ({_COLUMNS}) VALUES (?{',?' * 12})", map(_to_row, minima))
+                database.executemany(f"REPLACE INTO minima ({_COLUMNS}) VALUES (?{',?' * 13})", map(_to_row, minima))
                 if progress is not None:
                     _write_progress(database, progress)
                 database.executemany(
@@ -203,7 +205,10 @@ class Store:
 
     def minima(self, limit: int | None = None) -> list[Record]:
         """The distinct minima, lowest first; at most `limit`."""
-        query = f"SELECT {_COLUMNS} FROM minima ORDER BY energy, id LIMIT ?"
+        columns = _COLUMNS
+        if self._rows("PRAGMA user_version")[0][0] < 2:  # an older run, opened to read
+            columns = columns.replace("fixed", "NULL")
+        query = f"SELECT {columns} FROM minima ORDER BY energy, id LIMIT ?"
         return [_from_row(row) for row in self._rows(query, (-1 if limit is None else limit,))]
 
     def best(self) -> Record | None:
@@ -308,6 +313,13 @@ def _schema(folder: Path, connection: sqlite3.Connection) -> int:
     return version
 
 
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring the tables of an older run up to `SCHEMA`, within the caller's transaction."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] < 2:
+        connection.execute("ALTER TABLE minima ADD COLUMN fixed BLOB")
+    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
 def _refuse_occupied(folder: Path) -> None:
     """Raise when the folder holds a run already."""
     if not (folder / DATABASE).exists():
@@ -357,7 +369,7 @@ def _to_row(r: Record) -> tuple:
     return (
         int(r.id), float(r.energy), data(r.positions, "<f8"), data(r.numbers, "<i4"), data(r.cell, "<f8"),
         sum(bool(p) << k for k, p in enumerate(r.pbc)), int(r.hits), int(r.independent_hits), str(r.origin),
-        int(r.walker), int(r.run), int(r.evaluations), float(r.seconds),
+        int(r.walker), int(r.run), int(r.evaluations), float(r.seconds), None if r.fixed is None else data(r.fixed, "?"),
     )  # fmt: skip
 
 
@@ -366,6 +378,7 @@ def _from_row(row: tuple) -> Record:
     array = lambda data, kind, *shape: np.frombuffer(data, kind).reshape(*shape).copy()
     periodic = (bool(pbc & 1), bool(pbc & 2), bool(pbc & 4))
     arrays = array(positions, "<f8", -1, 3), array(numbers, "<i4", -1), array(cell, "<f8", 3, 3)
+    rest[-1] = None if rest[-1] is None else array(rest[-1], "?", -1)
     return Record(identity, energy, *arrays, periodic, *rest)
 
 

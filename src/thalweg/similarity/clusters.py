@@ -1,8 +1,4 @@
-"""When two clusters are the same minimum: under rotation, mirror, translation and exchange of equal atoms.
-
-`fingerprints` is the fast screen (equal structures always agree, different ones almost never do), `same_structure` the
-exact check. Free clusters only: cells and fixed atoms are not looked at. Host side, NumPy float64.
-"""
+"""When two free clusters are the same minimum: under rotation, mirror, translation and exchange of equal atoms."""
 
 from __future__ import annotations
 

@@ -1,0 +1,132 @@
+"""Fingerprints of periodic structures: what the surroundings of each atom look like, whatever the cell they are told in."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from thalweg.errors import StructureError
+from thalweg.similarity.lattice import Lattice
+
+#: How far the surroundings of an atom reach in its fingerprint, in bond lengths: first and second neighbours, and more.
+REACH = 2.0
+#: Oscillating functions of the distance in a fingerprint.
+_WAVES = 4
+#: Factors that make every sum change by about e when atoms of a dense packing move by e at random.
+_WAVE_SCALES, _VECTOR_SCALE = (0.4, 0.45, 0.35, 0.33), 0.5
+#: Pairs of atoms treated together: their arrays should stay in a core's own cache.
+_BLOCK_PAIRS = 200_000
+
+
+def fingerprints(positions, numbers, cell, pbc, length: float) -> np.ndarray:
+    """Numbers (k, d) of periodic structures, see `thalweg.similarity.fingerprints`.
+
+    Per atom: sums over the neighbours within `REACH` * `length`, all of them and by species, of smooth functions of the
+    distance that oscillate, and the length of the sum of the vectors to them; each sorted within the species. Then their
+    means, and the cube root of the volume for each atom.
+    """
+    positions, numbers = np.asarray(positions), np.asarray(numbers)
+    if positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
+        raise StructureError(f"positions have shape {positions.shape}; fingerprints need (structures, {len(numbers)}, 3)")
+    order = np.argsort(numbers, kind="stable")[(numbers < 0).sum() :]
+    if len(order) == 0:
+        raise StructureError("a structure without atoms has no fingerprint")
+    edges = np.flatnonzero(np.diff(numbers[order], prepend=-2, append=-2))
+    species = [slice(int(lo), int(hi)) for lo, hi in pairwise(edges)]
+    x = positions[:, order].astype(np.float64)
+    cell = np.asarray(cell, np.float64)
+    lattices = [Lattice.of(c, pbc) for c in (cell if cell.ndim == 3 else cell[None])]
+    block = max(1, _BLOCK_PAIRS // len(order) ** 2)
+    rows = [
+        _fingerprint_block(x[k : k + block], species, lattices if len(lattices) == 1 else lattices[k : k + block], length)
+        for k in range(0, len(x), block)
+    ]
+    return np.concatenate(rows) if rows else np.zeros((0, _width(len(order), species)))
+
+
+def _width(atoms: int, species: list[slice]) -> int:
+    """Length of a fingerprint."""
+    return min(len(species), 2) * ((_WAVES + 1) * atoms + _WAVES * len(species)) + 1
+
+
+def _fingerprint_block(x: np.ndarray, species: list[slice], lattices: list[Lattice], length: float) -> np.ndarray:
+    """`fingerprints` of a few structures (k, atoms, 3) whose atoms are sorted by species, in one lattice or one each."""
+    k, n, _ = x.shape
+    first, second, d, r2 = _neighbours(x, lattices, REACH * length)
+    u = r2 / (REACH * length) ** 2
+    fall = (1 - u) ** 2
+    # Chebyshev polynomials of 1 - 2 u: every shell of neighbours lies on a slope of one of them.
+    waves = [np.ones_like(u), 1 - 2 * u]
+    while len(waves) < _WAVES:
+        waves.append(2 * waves[1] * waves[-1] - waves[-2])
+    ends = np.concatenate([first, second])
+    total = lambda there, back: np.bincount(ends, np.concatenate([there, back]), k * n)
+    columns = []
+    for weight in _weights(species):
+        of_first, of_second = weight[first % n], weight[second % n]
+        for wave, scale in zip(waves, _WAVE_SCALES, strict=True):
+            w = fall * wave
+            columns.append(scale * length * total(w * of_second, w * of_first))
+        vector = [total(fall * c * of_second, -fall * c * of_first) for c in d]
+        columns.append(_VECTOR_SCALE * np.sqrt(sum(v * v for v in vector)))
+    features = np.stack(columns, axis=1).reshape(k, n, -1)
+    sorted_ = [np.sort(features[:, s], axis=1).reshape(k, -1) for s in species]
+    waves_only = features[..., np.arange(features.shape[-1]) % (_WAVES + 1) < _WAVES]
+    means = [waves_only[:, s].mean(1) * np.sqrt(s.stop - s.start) for s in species]
+    size = np.broadcast_to([(lattice.volume / n) ** (1 / lattice.n_periodic) for lattice in lattices], k)[:, None]
+    return np.concatenate([*sorted_, *means, size], axis=1)
+
+
+def _weights(species: list[slice]) -> list[np.ndarray]:
+    """Weights (atoms,) of neighbours: all alike, and where there are several species, different for each."""
+    n = species[-1].stop
+    if len(species) == 1:
+        return [np.ones(n)]
+    rank = np.repeat(np.linspace(-1, 1, len(species)), [s.stop - s.start for s in species])
+    return [np.ones(n), rank]
+
+
+def _neighbours(x: np.ndarray, lattices: list[Lattice], reach: float):
+    """Pairs of atoms of structures (k, atoms, 3) nearer than `reach`, every image of one being another pair, each once.
+
+    Returns both ends (pairs,), counted through all structures, the vectors (3 arrays) from the first to the second, and
+    their squares.
+    """
+    k, n, _ = x.shape
+    m = lattices[0].n_periodic
+    frames = np.stack([lattice.frame for lattice in lattices])  # (1 or k, 3, 3)
+    heights = np.stack([lattice.heights for lattice in lattices])
+    images = np.ceil(reach / heights.min(0) - 0.5 - 1e-9).astype(int)
+    images[m:] = 0
+    i, j = np.triu_indices(n, 0 if images.any() else 1)
+    fractions = x @ np.linalg.inv(frames)
+    # One array per axis, to which the images that may be near along it are added: few, and only in small cells.
+    difference = [np.subtract(f[:, j], f[:, i]).ravel() for f in np.moveaxis(fractions, -1, 0)]
+    pair, turned = np.arange(k * len(i)), np.zeros(k * len(i), int)
+    for axis in range(3):
+        along = difference[axis]
+        if axis < m:
+            along -= np.round(along)
+        far = reach / (heights[0, axis] if len(lattices) == 1 else heights[pair // len(i), axis])
+        size, away = np.abs(along), np.where(along < 0, -1, 1)
+        kept, shifts = [np.flatnonzero(size < far)], [np.zeros(1, int)]
+        shifts = [np.zeros(len(kept[0]), int)]
+        for s in range(1, images[axis] + 1):
+            for near, turn in ((np.flatnonzero(s - size < far), -s), (np.flatnonzero(s + size < far), s)):
+                kept.append(near)
+                shifts.append(turn * away[near])
+        kept, shift = np.concatenate(kept), np.concatenate(shifts)
+        pair, turned = pair[kept], 100 * turned[kept] + shift
+        difference = [c[kept] for c in difference]
+        difference[axis] += shift
+    if images.any():
+        once = (i != j)[pair % len(i)] | (turned > 0)
+        pair, difference = pair[once], [c[once] for c in difference]
+    structure, pair = np.divmod(pair, len(i))
+    frame = frames[0] if len(lattices) == 1 else np.moveaxis(frames[structure], 0, -1)
+    d = [difference[0] * frame[0, c] + difference[1] * frame[1, c] + difference[2] * frame[2, c] for c in range(3)]
+    r2 = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
+    near = np.flatnonzero(r2 < reach**2)
+    structure, pair = structure[near] * n, pair[near]
+    return structure + i[pair], structure + j[pair], [c[near] for c in d], r2[near]
