@@ -16,7 +16,7 @@ from thalweg.errors import InputError, ThalwegError, suggest
 
 #: What each command does, the module that does it, and an example.
 COMMANDS = {
-    "search": ("find the lowest-energy structure of a cluster", "search", "thalweg search LJ38"),
+    "search": ("find the lowest-energy structure of a cluster, crystal or glass", "search", "thalweg search LJ38"),
     "run": ("the same, from a TOML input", "search", "thalweg run input.toml --time 600"),
     "resume": ("go on with a run exactly where it stopped", "search", "thalweg resume thalweg-runs/LJ38-001 --time 600"),
     "init": ("write a commented TOML input", "init", "thalweg init Au55 --potential gupta -o input.toml"),
@@ -52,7 +52,7 @@ def parser() -> Parser:
     """The parser of all commands."""
     top = Parser(
         prog="thalweg",
-        description="Finds the lowest-energy structure of an atomic cluster.",
+        description="Finds the lowest-energy structures of atomic systems: clusters, crystals, glasses, slabs.",
         epilog="example: thalweg search LJ38",
         allow_abbrev=False,
     )
@@ -135,6 +135,16 @@ def _limits(p: argparse.ArgumentParser) -> None:
 def _system(p: argparse.ArgumentParser) -> None:
     p.add_argument("--potential", metavar="NAME", help="a name of `thalweg list potentials`, or my_file:MyPotential")
     p.add_argument("--relaxer", metavar="NAME", help="a name of `thalweg list relaxers` (default: lbfgs)")
+    group = p.add_argument_group("periodic systems")
+    group.add_argument(
+        "--cell", metavar="C", help='edge of a cube, or "a,b,c", or "a,b,c,alpha,beta,gamma", or nine numbers (Å, or reduced)'
+    )
+    group.add_argument("--pbc", metavar="AXES", help="periodic axes: xyz (default), xy, ..., none")
+    group.add_argument("--density", metavar="D", help="atoms per volume, of a cubic cell")
+    group.add_argument("--filter", metavar="NAME", help="what may move: a name of `thalweg list filters` (default: positions)")
+    group.add_argument(
+        "--pressure", metavar="P", help="in energy per volume, or as 5GPa; moves the cell (filter frechet unless given)"
+    )
 
 
 def _method(p: argparse.ArgumentParser) -> None:
@@ -152,7 +162,7 @@ def _method(p: argparse.ArgumentParser) -> None:
 
 
 def _search(p: argparse.ArgumentParser) -> None:
-    p.add_argument("what", metavar="SYSTEM", help="a formula (LJ38, Au55, Ag32Au6), a structure file, or a TOML input")
+    p.add_argument("what", metavar="SYSTEM", help="a formula (LJ38, Ag32Au6, KA100, Si64), a structure file, or a TOML input")
     _method(p)
     _output(p)
 
@@ -214,7 +224,7 @@ def _bench(p: argparse.ArgumentParser) -> None:
 
 
 def _list(p: argparse.ArgumentParser) -> None:
-    p.add_argument("what", metavar="KIND", nargs="?", help="potentials, relaxers, generators or searches (default: all)")
+    p.add_argument("what", metavar="KIND", nargs="?", help="potentials, relaxers, filters, generators or searches")
 
 
 def _check(p: argparse.ArgumentParser) -> None:

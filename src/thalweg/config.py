@@ -17,19 +17,21 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from thalweg import registry, schema
+from thalweg import presets, registry, schema
+from thalweg.composition import KEYS, Composition, composition, formula_of
 from thalweg.errors import InputError, StructureError, suggest
-from thalweg.formula import MODELS, parse_formula
+from thalweg.formula import MODELS
+from thalweg.generators.seeded import given as given_starts
 from thalweg.io import read_structures
 from thalweg.potentials.base import Potential
-from thalweg.presets import cluster_relaxation, cluster_search
 from thalweg.relax.driver import Relaxation
+from thalweg.relax.filters import CellFilter, Filter, Positions
 from thalweg.run import Settings, Stop, bucket
 from thalweg.search.base import Search
 from thalweg.structure import Structure
-from thalweg.system import System, cluster
+from thalweg.system import System, periodic
 
-SECTIONS = ("system", "potential", "relaxer", "search", "run", "stop")
+SECTIONS = ("system", "potential", "filter", "relaxer", "search", "run", "stop")
 #: Limits that hold where an input gives no other: a minute, and as sure as is usual. Naming a target replaces the second,
 #: counting CPU seconds, evaluations or relaxations the first.
 DEFAULT_TIME, DEFAULT_CONFIDENCE = 60.0, 0.95
@@ -53,12 +55,7 @@ class Resolved:
     @property
     def units(self) -> tuple[str, str]:
         """Units of energy and length: reduced ones for model particles."""
-        return units(self.system.numbers)
-
-
-def units(numbers) -> tuple[str, str]:
-    """('ε', 'σ') where all atoms are model particles, ('eV', 'Å') otherwise."""
-    return ("eV", "Å") if (np.asarray(numbers) > 0).any() else ("ε", "σ")
+        return self.potential.units(self.system.numbers)
 
 
 def read_input(path: Path | str) -> dict:
@@ -74,8 +71,9 @@ def read_input(path: Path | str) -> dict:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     tables = parse_toml(text, str(path))
     system = tables.get("system")
-    if isinstance(system, dict) and isinstance(system.get("structure"), str):
-        system["structure"] = str(path.parent / system["structure"])  # as seen from the input, wherever one stands
+    for key in ("structure", "seeds"):
+        if isinstance(system, dict) and isinstance(system.get(key), str):
+            system[key] = str(path.parent / system[key])  # as seen from the input, wherever one stands
     return tables
 
 
@@ -94,34 +92,66 @@ def resolve(tables: Mapping) -> Resolved:
             raise InputError(f"unknown section [{section}].{suggest(section, SECTIONS)}")
         if not isinstance(table, Mapping):
             raise InputError(f"{section} must be a table [{section}], not {table!r}")
-    name, numbers, named, seed = _composition(tables.get("system", {}))
-    potential_table = _potential_table(tables.get("potential", {}), name, numbers, named)
+    schema.refuse_unknown(tables.get("system", {}), KEYS, "[system]")
+    made = composition(tables.get("system", {}))
+    filter_table, filter = resolve_filter(tables.get("filter", {}), made.cell, made.pbc)
+    potential_table = _potential_table(tables.get("potential", {}), made, filter)
     potential = schema.build("potential", potential_table)
-    system = cluster(numbers, potential)
-    defaults = preset_defaults(system, potential, None if seed is None else [seed])
+    require_cutoff(potential, made.numbers, made.pbc, potential_table["kind"])
+    system = periodic(made.numbers, potential, made.cell, made.pbc)
+    if made.seeds and "starts" in tables.get("search", {}) and "structure" not in tables["system"]:
+        raise InputError("seeds in [system] and starts in [search] are given; give one, or the file to a start of kind seeded")
+    defaults = preset_defaults(system, potential, filter, list(made.seeds))
     energy = defaults["BasinHopping"]["energy_scale"]
     relaxer_table = schema.fill("relaxer", {"kind": "lbfgs", **tables.get("relaxer", {})}, "[relaxer]", defaults)
-    given = _with_seeds(tables.get("search", {}), len(numbers))
+    given = _with_seeds(tables.get("search", {}), system, filter)
     search_table = schema.fill("search", {"kind": "basin-hopping", **given}, "[search]", defaults)
     run_table = schema.fill_fields(_plain_fields(Settings), tables.get("run", {}), "[run]")
     stop_table, stop = resolve_stop(tables.get("stop", {}), energy)
+    relaxer = schema.build("relaxer", relaxer_table)
     return Resolved(
         {
-            "system": {"formula": name},
+            "system": made.table,
             "potential": potential_table,
+            **({"filter": filter_table} if made.periodic or filter_table["kind"] != "positions" else {}),
             "relaxer": relaxer_table,
             "search": search_table,
             "run": run_table,
             "stop": stop_table,
         },
-        name,
+        made.name,
         system,
         potential,
-        Relaxation(potential, schema.build("relaxer", relaxer_table)),
+        Relaxation(potential, relaxer, filter=filter),
         schema.build("search", search_table),
         Settings(**run_table),
         stop,
     )
+
+
+def resolve_filter(table: Mapping, cell, pbc) -> tuple[dict, Filter]:
+    """The full [filter] and what it says, for a cell (3, 3) with these periodic axes."""
+    full = schema.fill("filter", {"kind": "positions", **table}, "[filter]")
+    filter = schema.build("filter", full)
+    if filter.moves_cell and not any(pbc):
+        raise InputError(f"the filter {full['kind']} moves the cell, and there is none; give a cell, or leave the filter out")
+    if filter.moves_cell and not all(pbc) and isinstance(filter, CellFilter) and full.get("mask") is None:
+        # A slab has no stress across its vacuum: only the plane of the periodic axes may be strained.
+        cell = np.asarray(cell)
+        if any(cell[k][~np.asarray(pbc)].any() for k in range(3) if pbc[k]):
+            raise InputError("the periodic axes of this cell are not along x, y, z; say by filter.mask which strains are free")
+        x, y, z = pbc
+        full["mask"] = [x, y, z, y and z, x and z, x and y]
+        filter = schema.build("filter", full)
+    return full, filter
+
+
+def require_cutoff(potential: Potential, numbers, pbc, kind: str) -> None:
+    """Raise `InputError` for a potential without cutoff in a periodic system, with the mend."""
+    if any(pbc) and potential.reach is None:
+        bonds = potential.bond_lengths(np.asarray(numbers))
+        far = 2.5 if bonds is None else float(f"{2.5 * np.mean(bonds):.2g}")
+        raise InputError(f"{kind} has no cutoff, and a periodic sum needs one; add --set potential.cutoff={far:g}")
 
 
 def resolve_stop(table: Mapping, energy_scale: float) -> tuple[dict, Stop]:
@@ -147,45 +177,18 @@ def resolve_stop(table: Mapping, energy_scale: float) -> tuple[dict, Stop]:
     return full, Stop(**values)
 
 
-def _composition(table: Mapping) -> tuple[str, np.ndarray, str | None, Structure | None]:
-    """Formula, atomic numbers, the potential that the formula names, and the structure given instead of one."""
-    schema.refuse_unknown(table, ("formula", "structure"), "[system]")
-    if ("formula" in table) == ("structure" in table):
-        missing = 'no formula; write formula = "LJ38" or structure = "file.xyz"'
-        raise InputError(f"[system] has {'both a formula and a structure; give one' if table else missing}")
-    (key, value), *_ = table.items()
-    if not isinstance(value, str):
-        raise InputError(f'{key} in [system] is {value}; it must be a text, such as "LJ38"')
-    if key == "formula":
-        name, numbers, named = parse_formula(value)
-        return name, numbers, named, None
-    structure = read_structures(value)[-1]
-    if any(structure.pbc):
-        raise InputError(f"{value} is periodic; only free clusters can be searched (set pbc to false for a cluster in a box)")
-    if np.asarray(structure.fixed).any():
-        raise InputError(f"{value} has fixed atoms; only clusters in which all atoms move can be searched")
-    return formula_of(structure.numbers), np.sort(np.asarray(structure.numbers)), None, structure
-
-
-def formula_of(numbers) -> str:
-    """The formula of atomic numbers, metals first as chemists write it; model particles are X."""
-    from ase.formula import Formula
-    from ase.symbols import Symbols
-
-    numbers = np.asarray(numbers)
-    if (numbers == 0).all():
-        return f"X{len(numbers)}"
-    return Formula(str(Symbols(numbers))).format("metal")
-
-
-def _potential_table(table: Mapping, name: str, numbers: np.ndarray, named: str | None) -> dict:
+def _potential_table(table: Mapping, made: Composition, filter: Filter) -> dict:
     """The full [potential], of the kind that the formula names where it names one."""
-    kind = table.get("kind", named)
+    kind = table.get("kind", made.named)
     if kind is None:
-        raise InputError(f"{name} needs a potential: {_potentials_for(numbers)}")
-    full = schema.fill("potential", {**table, "kind": kind}, "[potential]")
-    if named is not None and full["kind"] != named:
-        raise InputError(f"{name} means the {named} potential; for {kind} write X{len(numbers)}")
+        raise InputError(f"{made.name} needs a potential: {_potentials_for(made.numbers)}")
+    own = {}
+    if made.named == kind == "kob-andersen" and made.periodic:
+        # What published energies of this mixture are, where it is defined.
+        own = {"minimum_image": not filter.moves_cell and not made.cell[~np.eye(3, dtype=bool)].any()}
+    full = schema.fill("potential", {**own, **table, "kind": kind}, "[potential]")
+    if made.named is not None and full["kind"] != made.named:
+        raise InputError(f"{made.name} means the {made.named} potential; for {kind} write {formula_of(made.numbers)}")
     return full
 
 
@@ -210,13 +213,15 @@ def _potentials_for(numbers: np.ndarray) -> str:
     )
 
 
-def preset_defaults(system: System, potential: Potential, seeds: list[Structure] | None = None) -> dict[str, dict]:
+def preset_defaults(
+    system: System, potential: Potential, filter: Filter = Positions(), seeds: list[Structure] | None = None
+) -> dict[str, dict]:
     """What the shipped searches (`thalweg.presets`) take for this system, by class name: lengths, energies, moves, starts."""
-    own = _seed_arrays(seeds) if seeds else {}
-    search = cluster_search(system, potential, [np.asarray(s.positions) for s in seeds] if seeds else None)
-    relaxer: Any = cluster_relaxation(potential, system).relaxer
+    own = _seeds(seeds, system, filter) if seeds else {}
+    search = _search_for(system, potential, seeds, filter)
+    relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
     starts = [
-        {"kind": g.name, "weight": float(f"{w:.6g}"), **(own if g.name == "seeded" else {})}
+        {"kind": g.name, "weight": float(f"{w:.6g}"), **(own if g.name == own.get("kind") else {})}
         for g, w in zip(search.starts, search.start_weights.tolist(), strict=True)
     ]
     hopping = {key: getattr(search, key) for key in ("temperature", "energy_scale", "patience", "explore")}
@@ -227,32 +232,69 @@ def preset_defaults(system: System, potential: Potential, seeds: list[Structure]
     }
 
 
-def _with_seeds(table: Mapping, n_atoms: int) -> Mapping:
-    """The search table with `file` of seeded starts replaced by the coordinates in it."""
+def _search_for(system: System, potential: Potential, seeds: list[Structure] | None, filter: Filter):
+    """The shipped search for a system: of clusters, or of periodic systems."""
+    if any(system.pbc) and hasattr(presets, "periodic_search"):
+        return presets.periodic_search(system, potential, seeds, filter.moves_cell)
+    if any(system.pbc):  # until there is one
+        from thalweg.generators.mutation import Displace
+        from thalweg.generators.random import RandomBall
+        from thalweg.search.basin_hopping import BasinHopping
+
+        starts = (RandomBall(), given_starts(seeds, system)) if seeds else (RandomBall(),)
+        return BasinHopping((Displace(),), starts, energy_scale=potential.energy_scale(np.asarray(system.numbers)) or 1.0)
+    return presets.cluster_search(system, potential, [np.asarray(s.positions) for s in seeds] if seeds else None)
+
+
+def _with_seeds(table: Mapping, system: System, filter: Filter) -> Mapping:
+    """The search table with `file` of starts from structures replaced by what is in it."""
     starts = table.get("starts")
     if not isinstance(starts, list):
         return table
     rows = []
     for row in starts:
-        if isinstance(row, Mapping) and row.get("kind") == "seeded" and "file" in row:
-            structures = read_structures(str(row["file"]))
-            large = max(s.n_slots for s in structures)
-            if large > bucket(n_atoms):
-                raise StructureError(f"{row['file']} has {large} atoms, too many for a seed of {n_atoms}")
-            row = {**{k: v for k, v in row.items() if k != "file"}, **_seed_arrays(structures)}
+        if isinstance(row, Mapping) and row.get("kind") in ("seeded", "given") and "file" in row:
+            found = _seeds(read_structures(str(row["file"])), system, filter, str(row["file"]))
+            row = {**{k: v for k, v in row.items() if k != "file"}, **found}
         rows.append(row)
     return {**table, "starts": rows}
 
 
-def _seed_arrays(structures: list[Structure]) -> dict:
-    """Positions and counts of seeds, atoms in the order of the system's (by atomic number)."""
+def _seeds(structures: list[Structure], system: System, filter: Filter, name: str = "the structure") -> dict:
+    """The table of starts from structures, their atoms in the order of the system's (by atomic number)."""
+    if any(system.pbc):
+        return _given(structures, system, filter.moves_cell, name)
+    return _seeded(structures, system, name)
+
+
+def _seeded(structures: list[Structure], system: System, name: str) -> dict:
+    """Free clusters: of any near size, about their centre."""
     most = max(s.n_slots for s in structures)
+    if most > bucket(len(system.numbers)):
+        raise StructureError(f"{name} has {most} atoms, too many for a seed of {len(system.numbers)}")
     padded = np.zeros((len(structures), most, 3))
     for k, s in enumerate(structures):
         order = np.argsort(np.asarray(s.numbers), kind="stable")
         x = np.asarray(s.positions)[order]
         padded[k, : len(x)] = x - x.mean(0)
-    return {"positions": padded.tolist(), "counts": [s.n_slots for s in structures]}
+    return {"kind": "seeded", "positions": padded.tolist(), "counts": [s.n_slots for s in structures]}
+
+
+def _given(structures: list[Structure], system: System, moves_cell: bool, name: str) -> dict:
+    """Periodic systems: as they are, of the system's own composition and, unless cells move, in its cell."""
+    wanted = np.asarray(system.cell)
+    for k, s in enumerate(structures):
+        at = name if len(structures) == 1 else f"{name}, structure {k}"
+        if s.n_slots != len(system.numbers) or (np.sort(np.asarray(s.numbers)) != np.asarray(system.numbers)).any():
+            raise StructureError(f"{at} is {formula_of(s.numbers)}; seeds of a periodic system have its own composition")
+        off = np.abs(np.asarray(s.cell) - wanted).max() > 1e-3 * np.abs(wanted).max()
+        if any(s.pbc) and not moves_cell and off:
+            raise StructureError(
+                f"{at} has another cell than the system; give its cell to the system, or let cells move by --filter frechet"
+            )
+    starts = given_starts(structures, system)
+    cells = starts.cells if moves_cell else np.broadcast_to(wanted, starts.cells.shape)
+    return {"kind": "given", "positions": np.asarray(starts.positions).tolist(), "cells": np.asarray(cells).tolist()}
 
 
 def _plain_fields(cls: type) -> dict[str, schema.Field]:

@@ -43,6 +43,11 @@ def energy(value: float) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
+def pressure_unit(energy: str, length: str) -> tuple[float, str]:
+    """What a pressure in energy per volume is multiplied by to be shown, and the unit it then has: GPa for eV and Å."""
+    return (160.2176634, "GPa") if (energy, length) == ("eV", "Å") else (1.0, f"{energy}/{length}³")
+
+
 def seconds(value: float) -> str:
     """A duration: 3.1 s, 75 s, 4 min, 2 h 5 min."""
     if value < 10:

@@ -1,4 +1,4 @@
-"""Formulas: `LJ38`, `M13`, `X7`, `Au55`, `Ag32Au6`."""
+"""Formulas: `LJ38`, `M13`, `X7`, `KA100`, `Au55`, `Ag32Au6`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import numpy as np
 
 from thalweg.errors import InputError, StructureError, suggest
 
-#: Prefixes that name a model system of identical particles (atomic number 0) and the potential that comes with it.
-MODELS = {"LJ": "lennard-jones", "M": "morse", "X": None}
+#: Prefixes that name a model system and the potential that comes with it. Particles are identical (atomic number 0) but
+#: for KA, the Kob-Andersen mixture.
+MODELS = {"LJ": "lennard-jones", "M": "morse", "X": None, "KA": "kob-andersen"}
+#: Number density of the periodic box that a model system is studied in; those not named here are free clusters.
+DENSITIES = {"KA": 1.2}
+#: Atomic numbers that stand for A and B of a mixture, as in `BinaryLennardJones`, and the share of A.
+MIXTURE, SHARE = (18, 10), 0.8
 #: More atoms than a run of this program could treat; refused before memory is.
 MOST_ATOMS = 20_000
 
@@ -22,16 +27,32 @@ def parse_formula(text: str) -> tuple[str, np.ndarray, str | None]:
     Raises `InputError` for what is no formula and `StructureError` for one without atoms.
     """
     text = text.strip()
-    model = re.fullmatch(r"(LJ|M|X)(\d*)", text, re.IGNORECASE)
+    prefixes = "|".join(MODELS)
+    model = re.fullmatch(rf"({prefixes})(\d*)", text, re.IGNORECASE)
     if model:
         prefix = model[1].upper()
         if not model[2]:
-            raise InputError(f'"{text}" lacks the number of atoms; write for example {prefix}38')
+            raise InputError(f'"{text}" lacks the number of atoms; write for example {prefix}{100 if prefix == "KA" else 38}')
         count = _allowed(int(model[2]), text)
-        return f"{prefix}{count}", np.zeros(count, np.int32), MODELS[prefix]
-    if re.match(r"(LJ|M|X)[\d._-]", text):
+        numbers = _mixture(count, text) if prefix == "KA" else np.zeros(count, np.int32)
+        return f"{prefix}{count}", numbers, MODELS[prefix]
+    if re.match(rf"({prefixes})[\d._-]", text):
         raise InputError(f'"{text}" is no formula: after {re.split(r"[^A-Z]", text)[0]} comes a number of atoms, as in LJ38')
     return *_elements(text), None
+
+
+def density_of(formula: str) -> float | None:
+    """Number density of the periodic box that comes with a model system; None for everything else."""
+    model = re.fullmatch(r"([A-Z]+)\d+", formula)
+    return DENSITIES.get(model[1]) if model else None
+
+
+def _mixture(count: int, text: str) -> np.ndarray:
+    """Atomic numbers of a Kob-Andersen mixture: four A to one B, rounded."""
+    n_a = round(SHARE * count)
+    if n_a == count:
+        raise InputError(f'"{text}" is no mixture: 80 % A leaves no B; write KA3 or more, such as KA100')
+    return np.sort(np.repeat(MIXTURE, [n_a, count - n_a])).astype(np.int32)
 
 
 def _elements(text: str) -> tuple[str, np.ndarray]:

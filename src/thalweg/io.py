@@ -64,11 +64,13 @@ def write_structure(
     energies: Sequence[float] | float | None = None,
     info: Sequence[dict] | None = None,
     format: str | None = None,
+    stresses: Sequence[np.ndarray | None] | None = None,
 ) -> None:
     """Write one structure, a batch or a list, in the format of the file's ending unless given.
 
-    `energies` (one per structure) come back from `ase.io.read` as `get_potential_energy()`; `info` goes to the comment
-    line where the format has one. A file that exists is replaced only once the new one is complete.
+    `energies` (one per structure) come back from `ase.io.read` as `get_potential_energy()`, `stresses` (3, 3) as
+    `get_stress()`; `info` goes to the comment line where the format has one. A file that exists is replaced only once the
+    new one is complete.
     """
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -80,8 +82,10 @@ def write_structure(
         raise InputError(f"there is no structure to write to {path}")
     atoms = [to_ase(s, **(info[k] if info is not None else {})) for k, s in enumerate(frames)]
     if energies is not None:
-        for a, energy in zip(atoms, np.atleast_1d(energies), strict=True):
-            a.calc = SinglePointCalculator(a, energy=float(energy))
+        for k, (a, energy) in enumerate(zip(atoms, np.atleast_1d(energies), strict=True)):
+            stress = None if stresses is None else stresses[k]
+            voigt = {} if stress is None else {"stress": np.asarray(stress)[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]}
+            a.calc = SinglePointCalculator(a, energy=float(energy), **voigt)
     write_atoms(path, atoms, format)
 
 

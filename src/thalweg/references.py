@@ -28,6 +28,8 @@ def best_known(n_atoms: int, potential: Mapping) -> Reference | None:
     """The best published energy for this [potential] table, or None where none is known to this package."""
     if potential.get("kind") != "lennard-jones" or n_atoms not in lennard_jones():
         return None
+    if potential.get("cutoff") not in (None, "none"):  # another energy, and what every periodic system has
+        return None
     # Energies of any epsilon and sigma are those of epsilon = sigma = 1 times epsilon.
     epsilon = float(potential.get("epsilon", 1.0))
     return Reference(epsilon * lennard_jones()[n_atoms], SOURCE, TOLERANCE * epsilon)

@@ -1,8 +1,8 @@
 """Names of components: what `kind` in an input, and options of the command line, may say.
 
 A name is one of the tables below, one that an installed package offers as an entry point (`thalweg.potential`,
-`thalweg.generator`, `thalweg.relaxer`, `thalweg.search`), or an import path: `my_file:MyClass` or `my_package.module:MyClass`.
-Nothing is imported before it is asked for.
+`thalweg.generator`, `thalweg.relaxer`, `thalweg.filter`, `thalweg.search`), or an import path: `my_file:MyClass` or
+`my_package.module:MyClass`. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "lennard-jones": "thalweg.potentials.pair:LennardJones",
         "morse": "thalweg.potentials.pair:Morse",
         "soft-sphere": "thalweg.potentials.pair:SoftSphere",
+        "generalised-lennard-jones": "thalweg.potentials.pair:GeneralisedLennardJones",
+        "c-s-h": "thalweg.potentials.pair:CSHGel",
         "kob-andersen": "thalweg.potentials.binary:BinaryLennardJones",
         "stillinger-weber": "thalweg.potentials.stillinger_weber:StillingerWeber",
         "gupta": "thalweg.potentials.many_body:Gupta",
@@ -32,6 +34,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "fire": "thalweg.relax.fire:FIRE",
         "adam": "thalweg.relax.adapters:Adam",
         "gradient-descent": "thalweg.relax.adapters:GradientDescent",
+        "annealing": "thalweg.relax.annealing:Annealing",
+    },
+    "filter": {
+        "positions": "thalweg.relax.filters:Positions",
+        "plane": "thalweg.relax.filters:Plane",
+        "unit-cell": "thalweg.relax.filters:UnitCell",
+        "frechet": "thalweg.relax.filters:Frechet",
     },
     "generator": {
         "displace": "thalweg.generators.mutation:Displace",
@@ -41,9 +50,18 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "interior": "thalweg.generators.mutation:Interior",
         "symmetrise": "thalweg.generators.symmetrise:Symmetrise",
         "swap": "thalweg.generators.mutation:Swap",
+        "near-swap": "thalweg.generators.periodic:NearSwap",
+        "local-displace": "thalweg.generators.periodic:LocalDisplace",
+        "local-twist": "thalweg.generators.periodic:LocalTwist",
+        "local-squeeze": "thalweg.generators.periodic:LocalSqueeze",
+        "wave": "thalweg.generators.periodic:Wave",
+        "slip": "thalweg.generators.periodic:Slip",
+        "replicate": "thalweg.generators.replicate:Replicate",
+        "bond-switch": "thalweg.generators.bonds:BondSwitch",
         "random": "thalweg.generators.random:RandomBall",
         "symmetric": "thalweg.generators.random:SymmetricRandom",
         "seeded": "thalweg.generators.seeded:Seeded",
+        "given": "thalweg.generators.seeded:Given",
     },
     "search": {
         "basin-hopping": "thalweg.search.basin_hopping:BasinHopping",
@@ -55,6 +73,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
 BASES = {
     "potential": "thalweg.potentials.base:Potential",
     "relaxer": "thalweg.relax.base:Relaxer",
+    "filter": "thalweg.relax.filters:Filter",
     "generator": "thalweg.generators.base:Generator",
     "search": "thalweg.search.base:Search",
 }

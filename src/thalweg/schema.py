@@ -44,7 +44,9 @@ class Field:
 
 def fields(cls: type) -> dict[str, Field]:
     """The arguments of a class by name, those left out that only carry weights of another."""
-    hints = {**_hints(cls), **{k: v for k, v in _hints(cls.__init__).items() if k != "return"}}
+    hints = _hints(cls)
+    # A converter makes the argument of a constructor anything; what is written in an input is what the field holds.
+    hints |= {k: v for k, v in _hints(cls.__init__).items() if k != "return" and (v is not Any or k not in hints)}
     parameters = [p for p in inspect.signature(cls.__init__).parameters.values() if p.name != "self"]
     found = {}
     for p in parameters:
@@ -84,7 +86,7 @@ def fill_fields(known: Mapping[str, Field], table: Mapping, where: str, defaults
     full = {}
     for name, field in known.items():
         at = f"{name} in {where}"
-        if name in table and table[name] is not None:
+        if name in table and table[name] is not None and not (table[name] == NONE and field.default is None):
             full[name] = _filled(field, table[name], at, where, defaults)
         elif field.default is MISSING:
             raise InputError(f"{where} lacks {name} ({field.type_name})")
@@ -196,6 +198,8 @@ def convert(value, hint, at: str):
         return int(value)
     if hint in (str, bool) and isinstance(value, hint):
         return value
+    if hint is bool and number and value in (0, 1):  # as masks are written
+        return bool(value)
     if hint in (str, bool, int, float):
         raise _wrong(value, hint, at)
     raise InputError(f"{at} cannot be set in an input (it is of type {describe(hint)})")

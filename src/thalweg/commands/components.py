@@ -11,7 +11,13 @@ from thalweg.commands.environment import prepare_jax, value
 from thalweg.display import bold
 from thalweg.errors import InputError, suggest
 
-_PLURALS = {"potentials": "potential", "relaxers": "relaxer", "generators": "generator", "searches": "search"}
+_PLURALS = {
+    "potentials": "potential",
+    "relaxers": "relaxer",
+    "filters": "filter",
+    "generators": "generator",
+    "searches": "search",
+}
 
 
 def list(options: Namespace) -> int:
@@ -41,7 +47,7 @@ def check(options: Namespace) -> int:
     import numpy as np
 
     from thalweg import schema, testing
-    from thalweg.config import parse_formula
+    from thalweg.formula import parse_formula
     from thalweg.potentials.pair import LennardJones
     from thalweg.system import cluster
 
@@ -93,7 +99,7 @@ def _room_and_name(what: str) -> tuple[str, str]:
         return rooms[0], what
     room = registry.room_of(registry.imported(what))
     if room is None:
-        raise InputError(f"{what} is no component; derive it from Potential, Relaxer, Generator or Search")
+        raise InputError(f"{what} is no component; derive it from Potential, Relaxer, Filter, Generator or Search")
     return room, what
 
 

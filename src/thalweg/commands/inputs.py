@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from thalweg.commands.environment import assign, duration, value
 from thalweg.config import SECTIONS, read_input
 from thalweg.errors import InputError
 from thalweg.formula import parse_formula
-from thalweg.presets import SEED_WEIGHTS
 from thalweg.references import best_known
+
+#: 1 eV/Å^3 in GPa (CODATA 2018: the elementary charge is exact).
+GPA = 160.2176634
 
 
 def tables_of(options: Namespace, toml_only: bool = False) -> dict:
@@ -20,11 +23,13 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
         kind = getattr(options, option)
         if kind is not None and tables.get(section, {}).get("kind") != kind:
             tables[section] = {"kind": kind}  # keys of another kind would mean nothing here
+    enter_periodic(tables, options)
     for key in ("seed", "walkers"):
         if getattr(options, key) is not None:
             tables.setdefault("run", {})[key] = value(getattr(options, key))
     if options.seeds is not None:
-        tables.setdefault("search", {})["starts"] = _seeded(options.seeds)
+        tables.setdefault("system", {})["seeds"] = seeds_file(options.seeds)
+        tables.get("search", {}).pop("starts", None)  # of the file, which the option goes before
     assign(tables, options.set, SECTIONS)
     limits = limits_of(options)
     if limits:
@@ -33,6 +38,34 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
     if isinstance(stop, dict) and stop.get("target") == "known":
         stop["target"] = known_target(tables)
     return tables
+
+
+def enter_periodic(tables: dict, options: Namespace) -> None:
+    """Enter the options of periodic systems: --cell, --pbc, --density, --filter, --pressure."""
+    given = {key: getattr(options, key) for key in ("cell", "pbc", "density") if getattr(options, key) is not None}
+    if given:
+        system = tables.setdefault("system", {})
+        system |= {key: text if key == "pbc" else value(text) for key, text in given.items()}
+        if "cell" in given and "density" not in given:
+            system.pop("density", None)  # of the file, which the option goes before
+        if "density" in given and "cell" not in given:
+            system.pop("cell", None)
+    if options.filter is not None and tables.get("filter", {}).get("kind") != options.filter:
+        tables["filter"] = {"kind": options.filter}
+    if options.pressure is not None:
+        table = tables.setdefault("filter", {})
+        if table.setdefault("kind", "frechet") in ("positions", "plane"):
+            raise InputError(f"the filter {table['kind']} knows no pressure; use --filter frechet or unit-cell, which move the cell")
+        table["scalar_pressure"] = pressure(options.pressure)
+
+
+def pressure(text: str) -> float:
+    """A pressure in the potential's units of energy and length; with GPa after it, in eV/Å^3."""
+    match = re.fullmatch(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(gpa)?\s*", text, re.IGNORECASE)
+    try:
+        return float(match[1]) / (GPA if match[2] else 1.0)  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise InputError(f'a pressure is "{text}"; write a number in energy per volume, or for example 5GPa') from None
 
 
 def limits_of(options: Namespace) -> dict:
@@ -58,18 +91,13 @@ def known_target(tables: dict) -> float:
     return reference.energy
 
 
-def _seeded(what: str) -> list[dict]:
-    """Starts of which most come from the structures in a file, or from the best of a run."""
+def seeds_file(what: str) -> str:
+    """The structures to start from: a file, or the best of a run."""
     path = Path(what)
     file = path / "best.xyz" if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{what} is neither a structure file nor the folder of a run that found something")
-    random, symmetric, seeded = SEED_WEIGHTS
-    return [
-        {"kind": "random", "weight": random},
-        {"kind": "symmetric", "weight": symmetric},
-        {"kind": "seeded", "weight": seeded, "file": str(file)},
-    ]
+    return str(file)
 
 
 def _source(what: str, toml_only: bool) -> dict:

@@ -9,74 +9,128 @@ from thalweg.commands.environment import assign, prepare_jax, value
 
 prepare_jax()  # before the imports below bring JAX in
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from thalweg import schema  # noqa: E402
-from thalweg.config import formula_of, preset_defaults, units  # noqa: E402
-from thalweg.display import energy, plural, table  # noqa: E402
-from thalweg.errors import InputError  # noqa: E402
+from thalweg.commands.inputs import enter_periodic  # noqa: E402
+from thalweg.composition import formula_of, placed  # noqa: E402
+from thalweg.config import preset_defaults, require_cutoff, resolve_filter  # noqa: E402
+from thalweg.display import energy, plural, pressure_unit, table  # noqa: E402
+from thalweg.errors import InputError, StructureError  # noqa: E402
 from thalweg.io import read_structures, write_structure  # noqa: E402
 from thalweg.potentials.base import Potential  # noqa: E402
 from thalweg.relax.base import CONVERGED, STATUS_NAMES  # noqa: E402
 from thalweg.relax.driver import Relaxation, Relaxed  # noqa: E402
 from thalweg.relax.driver import relax as relax_batch  # noqa: E402
 from thalweg.structure import Structure, stack  # noqa: E402
-from thalweg.system import cluster  # noqa: E402
+from thalweg.system import periodic  # noqa: E402
 
 
 def relax(options: Namespace) -> int:
     """Relax every structure in a file; the exit code is 1 if one does not converge."""
     source = Path(options.file)
     target = Path(options.output) if options.output else source.with_name(f"{source.stem}-relaxed.extxyz")
-    fmax = _positive(options.fmax, "fmax", 1e-4)
-    max_steps = int(_positive(options.max_steps, "max-steps", 2000))
-    tables: dict[str, dict] = {"potential": {}, "relaxer": {}}
-    assign(tables, options.set, ("potential", "relaxer"))
-    for section in tables:
-        if getattr(options, section) is not None:
-            tables[section]["kind"] = getattr(options, section)
-    structures = read_structures(source)
-    if "kind" not in tables["potential"]:
-        raise InputError("relaxing needs a potential; add --potential gupta, or another of `thalweg list potentials`")
-    if any(any(s.pbc) for s in structures):
-        raise InputError(f"{source} is periodic; only free clusters can be relaxed (set pbc to false for a cluster in a box)")
-    potential = schema.build("potential", schema.fill("potential", tables["potential"], "[potential]"))
-    for structure in structures:
-        potential.check(np.asarray(structure.numbers))
-
+    fmax = positive(options.fmax, "fmax", 1e-4)
+    max_steps = int(positive(options.max_steps, "max-steps", 2000))
+    tables = component_tables(options, ("potential", "relaxer", "filter"))
+    structures, potential = structures_and_potential(source, tables)
     done: list[Relaxed] = [None] * len(structures)  # type: ignore[list-item]
-    for size in sorted({s.n_slots for s in structures}):
-        members = [k for k, s in enumerate(structures) if s.n_slots == size]
-        batch = _relaxed([structures[k] for k in members], potential, tables["relaxer"], fmax, max_steps)
+    for members in alike(structures):
+        batch = _relaxed([structures[k] for k in members], potential, tables, fmax, max_steps)
         for row, k in enumerate(members):
             done[k] = Relaxed(batch.structures[row], batch.energy[row], batch.fmax[row], batch.steps[row], batch.status[row])
 
+    moves_cell = tables["filter"].get("kind", "positions") != "positions"
+    ends = [Ended(d.structures, potential) for d in done]
     names = [STATUS_NAMES[int(d.status)] for d in done]
-    write_structure(target, [d.structures for d in done], [float(d.energy) for d in done], [{"status": n} for n in names])
+    # With an outer pressure what is lowered is the enthalpy; the file holds the energy of the structure.
+    energies = [end.energy if moves_cell else float(d.energy) for d, end in zip(done, ends, strict=True)]
+    write_structure(
+        target, [d.structures for d in done], energies, [{"status": n} for n in names], stresses=[end.stress for end in ends]
+    )
     if not options.quiet:
-        unit, _ = units(np.concatenate([np.asarray(s.numbers) for s in structures]))
-        rows = [
-            (str(k), formula_of(d.structures.numbers), energy(float(d.energy)), f"{d.fmax:.1e}", str(d.steps), name)
-            for k, (d, name) in enumerate(zip(done, names, strict=True))
-        ]
-        print(table(("#", "formula", f"energy {unit}", "largest force", "evaluations", "status"), rows, left=(1, 5)))
+        unit, length = potential.units(np.concatenate([np.asarray(s.numbers) for s in structures]))
+        factor, pressure = pressure_unit(unit, length)
+        boxed = moves_cell and any(end.stress is not None for end in ends)
+        head = ["#", "formula", f"energy {unit}", "largest force", "evaluations", "status"]
+        head[3:3] = [f"volume {length}³", f"pressure {pressure}"] if boxed else []
+        rows = []
+        for k, (d, end, name) in enumerate(zip(done, ends, names, strict=True)):
+            row = [str(k), formula_of(d.structures.numbers), energy(energies[k]), f"{d.fmax:.1e}", str(d.steps), name]
+            row[3:3] = [f"{end.volume:.4f}", energy(factor * end.pressure)] if boxed else []
+            rows.append(row)
+        print(table(head, rows, left=(1, len(head) - 1)))
     failed = sum(int(d.status) != CONVERGED for d in done)
     print(f"wrote {plural(len(done), 'structure')} to {target}" + (f"; {failed} did not converge" if failed else ""))
     return 1 if failed else 0
 
 
-def _relaxed(structures: list[Structure], potential: Potential, table: dict, fmax: float, max_steps: int) -> Relaxed:
+class Ended:
+    """Energy, stress (3, 3) and volume of a structure as it is; the last two are None or nan for free clusters."""
+
+    def __init__(self, structure: Structure, potential: Potential):
+        self.stress, self.volume, self.pressure = None, float("nan"), float("nan")
+        with jax.enable_x64(True):
+            out = potential.evaluate(structure)
+        self.energy = float(out.energy)
+        if any(structure.pbc) and out.virial is not None:
+            self.volume = abs(float(np.linalg.det(np.asarray(structure.cell))))
+            self.stress = -np.asarray(out.virial) / self.volume
+            self.pressure = -float(self.stress.diagonal()[list(structure.pbc)].mean())  # none across a vacuum
+
+
+def component_tables(options: Namespace, sections: tuple[str, ...]) -> dict[str, dict]:
+    """The tables of these sections, and of [system], that a command's options describe."""
+    tables: dict[str, dict] = {section: {} for section in (*sections, "system")}
+    assign(tables, options.set, sections)
+    for section in sections:
+        kind = getattr(options, section, None)
+        if kind is not None:
+            tables[section]["kind"] = kind
+    enter_periodic(tables, options)
+    return tables
+
+
+def structures_and_potential(source: Path, tables: dict[str, dict]) -> tuple[list[Structure], Potential]:
+    """The structures in a file, placed in the cell that [system] says, and the potential, which knows them all."""
+    structures = [placed(s, tables["system"], str(source)) for s in read_structures(source)]
+    if "kind" not in tables["potential"]:
+        raise InputError("this needs a potential; add --potential gupta, or another of `thalweg list potentials`")
+    potential = schema.build("potential", schema.fill("potential", tables["potential"], "[potential]"))
+    for k, structure in enumerate(structures):
+        potential.check(np.asarray(structure.numbers))
+        require_cutoff(potential, structure.numbers, structure.pbc, tables["potential"]["kind"])
+        try:
+            potential.space(structure.cell, structure.pbc)
+        except (InputError, StructureError) as error:
+            raise type(error)(f"{source}{f', structure {k}' if len(structures) > 1 else ''}: {error}") from None
+    return structures, potential
+
+
+def alike(structures: list[Structure]) -> list[list[int]]:
+    """Indices of structures that can be treated side by side: of one size, with the same periodic axes."""
+    groups: dict[tuple, list[int]] = {}
+    for k, s in enumerate(structures):
+        groups.setdefault((s.n_slots, s.pbc), []).append(k)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _relaxed(structures: list[Structure], potential: Potential, tables: dict, fmax: float, max_steps: int) -> Relaxed:
     """Structures of one size, relaxed side by side; lengths are those of the first."""
-    defaults = preset_defaults(cluster(structures[0].numbers, potential), potential)
-    full = schema.fill("relaxer", {"kind": "lbfgs", **table}, "[relaxer]", defaults)
-    return relax_batch(stack(structures), Relaxation(potential, schema.build("relaxer", full), fmax, max_steps))
+    first = structures[0]
+    _, filter = resolve_filter(tables["filter"], first.cell, first.pbc)
+    defaults = preset_defaults(periodic(first.numbers, potential, first.cell, first.pbc), potential, filter)
+    full = schema.fill("relaxer", {"kind": "lbfgs", **tables["relaxer"]}, "[relaxer]", defaults)
+    relaxer = schema.build("relaxer", full)
+    return relax_batch(stack(structures), Relaxation(potential, relaxer, fmax, max_steps, filter))
 
 
-def _positive(text: str | None, name: str, default: float) -> float:
+def positive(text: str | None, name: str, default: float) -> float:
     """A positive number of an option."""
     if text is None:
         return default
     number = value(text)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
         raise InputError(f"--{name} is {text}; it must be a positive number")
     return number
