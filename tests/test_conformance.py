@@ -9,8 +9,11 @@ import pytest
 
 from thalweg import prng
 from thalweg.generators.base import Generator, moved
+from thalweg.generators.bonds import BondSwitch
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
+from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist, NearSwap, Slip, Wave
 from thalweg.generators.random import RandomBall, SymmetricRandom
+from thalweg.generators.replicate import Replicate
 from thalweg.potentials.base import EnergyPotential, Evaluation
 from thalweg.potentials.many_body import Gupta, SuttonChen
 from thalweg.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
@@ -19,7 +22,8 @@ from thalweg.relax.base import Relaxer
 from thalweg.relax.fire import FIRE
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.base import generate, structures_of
-from thalweg.system import cluster
+from thalweg.structure import Structure
+from thalweg.system import System, cluster
 from thalweg.testing import check_generator, check_potential, check_relaxer
 
 AG, PT, AU = 47, 78, 79
@@ -216,6 +220,30 @@ ALLOY = cluster([AG] * 8 + [AU] * 5, Gupta())
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda g: g.name)
 def test_generator(generator):
     check_generator(generator, ALLOY)
+
+
+LOCAL_MOVES = [LocalDisplace(), LocalTwist(), LocalSqueeze(), NearSwap(), BondSwitch()]
+CELL_MOVES = [*LOCAL_MOVES, Wave(), Slip(), Replicate(), Displace(), Swap(), Relocate()]
+
+
+@pytest.mark.parametrize("generator", LOCAL_MOVES, ids=lambda g: g.name)
+def test_local_moves_work_on_clusters_too(generator):
+    check_generator(generator, ALLOY)
+
+
+def boxed(n: int, pbc=(True, True, True)):
+    """An fcc crystal of 32 atoms of two species, disturbed, in a cell that is not quite a box."""
+    cell = np.array([[3.2, 0, 0], [0.1, 3.2, 0], [0, -0.2, 3.3]])
+    grid = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    x = (grid[grid.sum(1) % 2 == 0] / 4) @ cell + np.random.default_rng(n).uniform(-0.05, 0.05, (32, 3))
+    numbers = np.repeat([AG, AU], 16).astype(np.int32)
+    system = System(numbers, np.full(32, 1.13), np.zeros(32, bool), cell, pbc)
+    return system, Structure.create(x[None], numbers, cell, pbc=pbc)
+
+
+@pytest.mark.parametrize("generator", CELL_MOVES, ids=lambda g: g.name)
+def test_generator_in_a_cell(generator):
+    check_generator(generator, *boxed(0))
 
 
 class Still(Generator):

@@ -1,9 +1,11 @@
-"""Geometry of clusters that generators and reports share: centring, rotations, contacts, surface sites."""
+"""Geometry that generators and reports share: centring, rotations, contacts, surface sites, nearest images."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import jax.random as jr
+
+from thalweg.space import Space
 
 
 def centred(x, mask):
@@ -46,25 +48,27 @@ def random_rotation(key, dtype=jnp.float32):
     return jnp.stack([a, b, jnp.cross(a, b)])
 
 
-def squared_distances(a, b):
+def squared_distances(a, b, space: Space | None = None):
     """Squared distances (n, m) between points (n, 3) and (m, 3), component by component: the long axis stays innermost."""
     dx, dy, dz = (a[:, k, None] - b[None, :, k] for k in range(3))
+    if space is not None:
+        dx, dy, dz = space.minimum_image(dx, dy, dz)
     return dx * dx + dy * dy + dz * dz
 
 
-def distances_from(point, x):
+def distances_from(point, x, space: Space | None = None):
     """Squared distances (n,) of points (n, 3) from one point (3,)."""
-    return squared_distances(point[None], x)[0]
+    return squared_distances(point[None], x, space)[0]
 
 
-def contact_energies(points, x, points_bonds, bonds, mask, hard: bool = False):
+def contact_energies(points, x, points_bonds, bonds, mask, hard: bool = False, space: Space | None = None):
     """Geometric binding of `points` (p, 3) to atoms `x` (atoms, 3): a Lennard-Jones sum in units of one contact.
 
     Depends on no potential, so that generators can tell weakly bound atoms and good sites for any energy. Pairs nearer
     than contact count as contact (-1) unless `hard`, when they repel. A point that is itself an atom must be masked by
     the caller; distances below 1e-3 bonds are ignored.
     """
-    d2 = squared_distances(points, x)
+    d2 = squared_distances(points, x, space)
     sigma2 = ((points_bonds[:, None] + bonds[None]) / 2) ** 2
     ratio = sigma2 / jnp.maximum(d2, 1e-6 * sigma2)
     ratio = jnp.minimum(ratio, 4.0 if hard else 1.0)
@@ -83,3 +87,53 @@ def landing_sites(directions, x, bond, bonds, mask):
     gap = contact2[None] - ((x * x).sum(-1)[None] - along**2)
     reach = jnp.where(mask[None] & (gap > 0), along + jnp.sqrt(jnp.maximum(gap, 0)), 0)
     return directions * reach.max(1)[:, None]
+
+
+def traced_space(cell, pbc) -> Space | None:
+    """The `Space` of a traced cell (3, 3); None without periodic axes.
+
+    Vectors along axes without periodicity are replaced by unit vectors across the others, whatever they were.
+    """
+    if not any(pbc):
+        return None
+    free = [k for k in range(3) if not pbc[k]]
+    if len(free) == 1:
+        rows = [unit(jnp.cross(cell[(k + 1) % 3], cell[(k + 2) % 3])) if k in free else cell[k] for k in range(3)]
+        cell = jnp.stack(rows)
+    elif len(free) == 2:
+        along = next(k for k in range(3) if pbc[k])
+        helper = jnp.eye(3, dtype=cell.dtype)[jnp.argmin(jnp.abs(cell[along]))]
+        across = unit(jnp.cross(cell[along], helper))
+        rows = [cell[along], across, unit(jnp.cross(cell[along], across))]
+        cell = jnp.roll(jnp.stack(rows), along, axis=0)
+    return Space(cell, tuple(pbc))
+
+
+def unit(v):
+    """The vectors (..., 3) at length 1."""
+    return v / jnp.sqrt(jnp.maximum((v * v).sum(-1, keepdims=True), 1e-30))
+
+
+def nearest_image(d, space: Space | None):
+    """Displacements (..., 3) to the nearest image."""
+    return d if space is None else jnp.stack(space.minimum_image(d[..., 0], d[..., 1], d[..., 2]), -1)
+
+
+def touching_points(a, b, c, ra, rb, rc):
+    """The two points at distances `ra`, `rb`, `rc` (n,) from `a`, `b`, `c` (n, 3): (2, n, 3), and whether they exist (n,).
+
+    Where the spheres do not meet, the point of their common plane that comes nearest is given twice.
+    """
+    ab, ac = b - a, c - a
+    d = jnp.sqrt(jnp.maximum((ab * ab).sum(-1), 1e-12))
+    ex = ab / d[:, None]
+    i = (ex * ac).sum(-1)
+    ey = ac - i[:, None] * ex
+    j = jnp.sqrt(jnp.maximum((ey * ey).sum(-1), 1e-12))
+    ey = ey / j[:, None]
+    u = (ra**2 - rb**2 + d**2) / (2 * d)
+    v = (ra**2 - rc**2 + i**2 + j**2 - 2 * i * u) / (2 * j)
+    h2 = ra**2 - u**2 - v**2
+    foot = a + u[:, None] * ex + v[:, None] * ey
+    rise = jnp.sqrt(jnp.maximum(h2, 0))[:, None] * jnp.cross(ex, ey)
+    return jnp.stack([foot + rise, foot - rise]), (h2 > 0) & (j > 0.1 * d)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import equinox as eqx
 
+from thalweg.errors import InputError
 from thalweg.structure import Structure
 from thalweg.system import System
 
@@ -21,6 +22,8 @@ class Generator(eqx.Module):
     n_parents: ClassVar[int]
     #: Short name in tables of move statistics.
     name: ClassVar[str]
+    #: True for generators whose structures have a cell of their own, not the parent's.
+    changes_cell: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, key, parents: Structure, system: System) -> Structure:
@@ -30,3 +33,16 @@ class Generator(eqx.Module):
 def moved(parent: Structure, positions) -> Structure:
     """The parent with new positions."""
     return Structure(positions, parent.numbers, parent.cell, parent.fixed, parent.pbc)
+
+
+def require_cell(system: System, name: str) -> System:
+    """The system, if it is periodic. Raises `InputError`."""
+    if not any(system.pbc):
+        raise InputError(f'the generator "{name}" needs a periodic cell; give a cell, or leave it out')
+    return system
+
+
+def refuse_cell(system: System, name: str, instead: str) -> None:
+    """Raise `InputError` where a move about the centre of a cluster is used in a periodic cell, which has none."""
+    if any(system.pbc):
+        raise InputError(f'the move "{name}" is for free clusters; in a periodic cell use "{instead}"')

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
 
-from thalweg.generators.base import Generator, moved
-from thalweg.generators.sites import gumbel, weakest
-from thalweg.geometry import centred, contact_energies, in_ball, landing_sites, random_direction, rotation
+from thalweg.generators.base import Generator, moved, refuse_cell
+from thalweg.generators.sites import gumbel, settle, weakest
+from thalweg.geometry import centred, contact_energies, in_ball, landing_sites, random_direction, rotation, traced_space
 from thalweg.structure import Structure
 from thalweg.system import System
 
@@ -41,6 +41,7 @@ class Squeeze(Generator):
     noise: float = 0.2
 
     def __call__(self, key, parents: Structure, system: System) -> Structure:
+        refuse_cell(system, self.name, "local-squeeze")
         k1, k2 = jr.split(key)
         x = centred(parents.positions[0], system.mask)
         scale = self.factor + (1 - self.factor) * jr.uniform(k1, (), x.dtype)
@@ -54,6 +55,7 @@ class Twist(Generator):
     name: ClassVar[str] = "twist"
 
     def __call__(self, key, parents: Structure, system: System) -> Structure:
+        refuse_cell(system, self.name, "local-twist")
         k1, k2 = jr.split(key)
         x = centred(parents.positions[0], system.mask)
         axis = random_direction(k1, (), x.dtype)
@@ -68,7 +70,8 @@ class Relocate(Generator):
     """The most weakly bound atoms go to the best surface sites found by landing rays, one after the other.
 
     Weak and best are judged by contacts (`geometry.contact_energies`), not by the potential. `greed` is how sharply the
-    better atom or site is preferred, per contact.
+    better atom or site is preferred, per contact. In a periodic cell, which has no outside, sites are the points that
+    touch three atoms (`sites.pockets`), `rays` triples of them.
     """
 
     n_parents: ClassVar[int] = 1
@@ -78,9 +81,11 @@ class Relocate(Generator):
     rays: int = eqx.field(static=True, default=40)
 
     def __call__(self, key, parents: Structure, system: System) -> Structure:
-        x0 = centred(parents.positions[0], system.mask)
         k_count, key = jr.split(key)
         n_moves = jr.randint(k_count, (), 1, self.most + 1)
+        if any(system.pbc):
+            return moved(parents[0], self._in_cell(key, parents[0], system, n_moves))
+        x0 = centred(parents.positions[0], system.mask)
 
         def one(i, x):
             k_atom, k_rays, k_site = jr.split(jr.fold_in(key, i), 3)
@@ -95,6 +100,16 @@ class Relocate(Generator):
 
         return moved(parents[0], lax.fori_loop(0, n_moves, one, x0))
 
+    def _in_cell(self, key, parent: Structure, system: System, n_moves):
+        space = traced_space(parent.cell, system.pbc)
+
+        def one(i, x):
+            k_atom, k_site = jr.split(jr.fold_in(key, i))
+            atom = weakest(k_atom, x, system, self.greed, space)
+            return settle(k_site, x, atom, system.mask, system, self.rays, 2 * self.greed, space)
+
+        return lax.fori_loop(0, n_moves, one, parent.positions)
+
 
 class Interior(Generator):
     """One of the most weakly bound atoms is pushed to a random place inside the cluster."""
@@ -105,6 +120,7 @@ class Interior(Generator):
     depth: float = 0.5
 
     def __call__(self, key, parents: Structure, system: System) -> Structure:
+        refuse_cell(system, self.name, "relocate")
         x = centred(parents.positions[0], system.mask)
         k1, k2 = jr.split(key)
         atom = weakest(k1, x, system, self.greed)
