@@ -146,7 +146,7 @@ class Session:
         self.energy_scale = energy_scale
         unit = energy_scale / bond
         potential, filter = relaxation.potential, relaxation.filter
-        hop = Relaxation(potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps, filter)
+        hop = Relaxation(potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps, filter, relaxation.foresight)
         self.polish = Relaxation(potential, LBFGS(max_step=0.1 * bond), 1e-4 * unit, 1000, filter)
         constant = fused.Constant(prng.key(settings.seed), search, hop, padded, hop.space(system.cell, system.pbc))
         self._constant: fused.Constant = as_leaves(constant, self.dtype)

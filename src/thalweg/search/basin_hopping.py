@@ -100,15 +100,19 @@ class BasinHopping(Search):
         start = draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.moves)
         origin = jnp.where(jnp.isinf(walkers.energy), start, move)
         parents = structures_of(system, walkers.positions, walkers.cell)
-        return Proposals(generate(self.moves + self.starts, origin, k_move, parents, system), origin)
+        made = generate(self.moves + self.starts, origin, k_move, parents, system)
+        return Proposals(made, origin, self._accepted_below(key, walkers))
+
+    def _accepted_below(self, key, w: Walker):
+        """The energy below which Metropolis' rule will accept, drawn when the move is: relaxing to above it is no use."""
+        u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(walker_keys(key, w.index, 2 * w.hops + 1))
+        return w.energy - self.temperature * self.energy_scale * jnp.log(u)
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Walker = state.walkers
-        u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(walker_keys(key, w.index, 2 * w.hops + 1))
-        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
-        scale = self.temperature * self.energy_scale
+        good = outcome.valid & (outcome.status < FAILED) & jnp.isfinite(outcome.energy)
         tolerance = 1e-4 * self.energy_scale
-        accept = good & (outcome.energy < w.energy - scale * jnp.log(u))
+        accept = good & (outcome.energy < self._accepted_below(key, w))
         lowered = good & (outcome.energy < w.best - tolerance)
         gained = good & (outcome.energy < w.energy - tolerance) & jnp.isfinite(w.energy)
         stalled = jnp.where(lowered, 0, w.stalled + outcome.valid)
