@@ -14,14 +14,16 @@ from xml.etree import ElementTree
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk, fcc111, make_supercell
 from ase.cluster import Icosahedron
 from ase.neighborlist import neighbor_list
 
 from thalweg.errors import RunFolderError
 from thalweg.report import Confidence, Minimum, Move, Progress, Reference, ReportData, render, write_report
+from thalweg.report.cell import wrapped
 from thalweg.report.charts import spread
 from thalweg.report.format import compact, duration, log_ticks, number, percent, script_json, ticks
-from thalweg.report.molecule import bonds, contact_radii, view
+from thalweg.report.molecule import bonds, colours, contact_radii, view
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> \" ' & ${x} $title \x00 \ud800 ]]>"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -236,7 +238,7 @@ def test_bonds_are_nearest_neighbours():
     for scale, numbers in ((1.0, atoms.numbers), (0.389, np.zeros(147, int)), (1.0, mixed)):
         shown = Minimum(0.0, 1, 1, "", 1, atoms.positions * scale, numbers)
         radii = contact_radii([shown])
-        found = bonds(shown.positions, np.array([radii[int(z)] for z in numbers]))
+        found = bonds(shown, np.array([radii[int(z)] for z in numbers]))[0]
         assert {tuple(p) for p in found.tolist()} == contacts
 
 
@@ -247,14 +249,96 @@ def test_bonds_of_a_molecule():
     atoms = molecule("CH3CH2OH")
     shown = Minimum(0.0, 1, 1, "", 1, atoms.positions, atoms.numbers)
     radii = contact_radii([shown])
-    assert len(bonds(atoms.positions, np.array([radii[int(z)] for z in atoms.numbers]))) == 8
+    assert len(bonds(shown, np.array([radii[int(z)] for z in atoms.numbers]))[0]) == 8
+
+
+CRYSTALS = {
+    "silicon": bulk("Si", "diamond", a=5.431, cubic=True).repeat(2),
+    "primitive silicon": bulk("Si", "diamond", a=5.431),
+    "one atom": bulk("Ar", "fcc", a=1.6),
+    "sheared": make_supercell(bulk("Cu"), [[2, 0, 0], [1, 3, 0], [-1, 1, 2]]),
+    "slab": fcc111("Cu", (3, 3, 3), vacuum=6.0, periodic=True),
+    "salt": bulk("NaCl", "rocksalt", a=5.64, cubic=True),
+}
+CRYSTALS["slab"].pbc = (True, True, False)
+
+
+def crystal(name, shift=0.0, energy=-1.0) -> Minimum:
+    """A crystal as the report is given it, its atoms moved by `shift`, some out of the cell."""
+    atoms = CRYSTALS[name]
+    moved = atoms.positions + shift + atoms.cell.array[0] * (np.arange(len(atoms)) % 3)[:, None]
+    return Minimum(energy, 2, 1, "random", 10, moved, atoms.numbers, atoms.cell.array, tuple(bool(p) for p in atoms.pbc))
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_bonds_of_a_crystal_leave_the_cell_as_stubs(name, shift):
+    """Within the cell and across it they are the contacts that ASE counts, and none is long."""
+    shown, atoms = crystal(name, shift), CRYSTALS[name].copy()
+    radii = contact_radii([shown])
+    own = np.array([radii[int(z)] for z in shown.numbers])
+    inside, atom, half = bonds(shown, own)
+    reach = {(i, j): 1.25 * (radii[i] + radii[j]) for i in radii for j in radii}
+    i, length = neighbor_list("id", atoms, max(reach.values()))
+    j = neighbor_list("j", atoms, max(reach.values()))
+    near = length < np.array([reach[atoms.numbers[a], atoms.numbers[b]] for a, b in zip(i, j, strict=True)])
+    ends = np.bincount(i[near], minlength=len(atoms))
+    np.testing.assert_array_equal(
+        np.bincount(inside.ravel(), minlength=len(atoms)) + np.bincount(atom, minlength=len(atoms)), ends
+    )
+    x = wrapped(shown.positions, shown)
+    assert np.linalg.norm(x[inside[:, 0]] - x[inside[:, 1]], axis=1).max(initial=0) <= max(reach.values())
+    assert np.linalg.norm(x[atom] - half, axis=1).max(initial=0) <= max(reach.values()) / 2
+    expected = {"silicon": 4, "primitive silicon": 4, "one atom": 12, "sheared": 12}
+    if name in expected:
+        assert set(ends) == {expected[name]}
+
+
+def test_a_periodic_minimum_on_the_page():
+    """Its cell in words and in the files for download, twelve edges of it, and all atoms inside."""
+    shown = crystal("silicon", 0.3)
+    text = render(example(minima=(shown,), energy_unit="eV", length_unit="Å"))
+    page = Page(text)
+    assert "cell 10.862 × 10.862 × 10.862 Å" in page.words
+    assert "angles 60.00°, 60.00°, 60.00°" in Page(render(example(minima=(crystal("primitive silicon"),)))).words
+    link = next(a for a in page.all("a") if a.get("id") == "download")
+    atoms = next(ase.io.iread(io.StringIO(unquote(link["href"].partition(",")[2])), format="extxyz"))
+    np.testing.assert_allclose(atoms.cell.array, shown.cell)
+    assert atoms.pbc.all()
+    scaled = atoms.get_scaled_positions(wrap=False)
+    assert -1e-6 < scaled.min() < scaled.max() < 1 - 1e-6
+    atoms.positions -= 0.3
+    np.testing.assert_allclose(atoms.get_all_distances(mic=True), CRYSTALS["silicon"].get_all_distances(mic=True), atol=1e-6)
+    sent = payload(text)["minima"][0]
+    assert len(sent["edges"]) == 12
+    np.testing.assert_allclose(np.ptp(np.reshape(sent["edges"], (-1, 3)), axis=0), 10.862)
+    assert len(re.findall('class="cell"', text)) > 3
+    # The vacuum of a slab is drawn where the file gives it, and not where there is none.
+    slab = crystal("slab")
+    assert len(payload(render(example(minima=(slab,))))["minima"][0]["edges"]) == 12
+    slab.cell[2] = 0
+    assert len(payload(render(example(minima=(slab,))))["minima"][0]["edges"]) == 4
+
+
+@pytest.mark.parametrize("species", [(0, 1), (10, 18), (47, 78), (18, 10, 2, 36), (8, 14, 20, 1), (29, 79)])
+def test_species_have_colours_that_can_be_told_apart(species):
+    chosen = colours(species)
+    levels = np.array([[int(chosen[z][k : k + 2], 16) for k in (1, 3, 5)] for z in species], float)
+    apart = np.linalg.norm(levels[:, None] - levels, axis=-1) + 500 * np.eye(len(species))
+    assert apart.min() > 90
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 13])
 def test_view_is_a_rotation_not_a_mirror(n):
-    rotation = view(np.random.default_rng(n).normal(size=(n, 3)))
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
-    assert np.linalg.det(rotation) == pytest.approx(1)
+    rng = np.random.default_rng(n)
+    for cell, pbc in (
+        (np.zeros((3, 3)), (False,) * 3),
+        (rng.normal(size=(3, 3)), (True,) * 3),
+        (np.diag([2.0, 0, 0]), (True, False, False)),
+    ):
+        rotation = view(Minimum(0.0, 1, 1, "", 1, rng.normal(size=(n, 3)), np.zeros(n, int), cell, pbc))
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(rotation) == pytest.approx(1)
 
 
 def test_numbers_as_people_read_them():

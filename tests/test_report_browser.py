@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk, fcc111, make_supercell
 from ase.cluster import Icosahedron, Octahedron
 
 from thalweg.report import Confidence, Minimum, Progress, Reference, ReportData, write_report
@@ -197,6 +198,49 @@ def report(tmp_path_factory):
     )
     write_report(path, data)
     return path, minima
+
+
+def periodic(atoms, energy: float) -> Minimum:
+    """A minimum in a cell; all its atoms are moved, so that some lie outside."""
+    return Minimum(energy, 2, 1, "swap", 9, atoms.positions + 0.4, atoms.numbers, atoms.cell.array, tuple(map(bool, atoms.pbc)))
+
+
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory):
+    """A page with silicon in a cube of 64 atoms, a triclinic cell of two species and a slab."""
+    silicon = bulk("Si", "diamond", a=5.431, cubic=True).repeat(2)
+    mixture = make_supercell(bulk("Ar", "fcc", a=3.1), [[2, 0, 0], [1, 3, 0], [-1, 1, 4]])
+    mixture.numbers[::4] = 10
+    slab = fcc111("Cu", (4, 4, 3), vacuum=6.0, periodic=True)
+    slab.pbc = (True, True, False)
+    minima = tuple(periodic(a, -3.0 + k) for k, a in enumerate((silicon, mixture, slab)))
+    path = tmp_path_factory.mktemp("crystals") / "report.html"
+    write_report(path, ReportData(title="Crystals", formula="Si64", n_atoms=64, minima=minima))
+    return path, minima
+
+
+def test_crystals_are_drawn_in_their_cells(browser, crystals):
+    """All atoms, the twelve edges, the cell in the download. Bonds: four for each silicon atom, twelve for copper within the
+    slab and nine on its faces; those of the mixture depend on radii and are not counted."""
+    page = browser.page(crystals[0])
+    for k, (minimum, bonds) in enumerate(zip(crystals[1], (64 * 4 / 2, None, (16 * 12 + 32 * 9) / 2), strict=True)):
+        page.click(f'button[data-show="{k}"]')
+        seen = page.painted()
+        assert (seen["atoms"], seen["edges"]) == (str(len(minimum.numbers)), "12")
+        if bonds:
+            assert int(seen["bonds"]) + int(seen["stubs"]) / 2 == bonds
+        assert int(seen["stubs"]) > 0
+        text = unquote(page.value("document.getElementById('download').href").partition(",")[2])
+        atoms = next(ase.io.iread(io.StringIO(text), format="extxyz"))
+        np.testing.assert_allclose(atoms.cell.array, minimum.cell, atol=1e-7)
+        assert tuple(atoms.pbc) == minimum.pbc
+        gaps = (atoms.positions - minimum.positions) @ np.linalg.inv(minimum.cell)
+        np.testing.assert_allclose(gaps, np.round(gaps), atol=1e-6)
+        assert "cell " in page.value("document.querySelector('#viewer figcaption').textContent")
+        image = page.pixels("#viewer canvas")
+        assert 0.05 < (np.abs(image - image[3, 3]).sum(-1) > 60).mean() < 0.9
+    assert page.trouble() == []
+    page.close()
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def report_data(store: Store) -> ReportData:
         formula=meta.get("name", ""),
         n_atoms=n_atoms,
         minima=tuple(
-            Minimum(r.energy, r.hits, r.independent_hits, r.origin, r.evaluations, r.positions, r.numbers)
+            Minimum(r.energy, r.hits, r.independent_hits, r.origin, r.evaluations, r.positions, r.numbers, r.cell, r.pbc)
             for r in store.minima(MINIMA)
         ),
         progress=Progress(*(column(name) for name in series)),

@@ -20,6 +20,8 @@ class Minimum:
     evaluations: int  # energy evaluations of the whole run up to the first hit
     positions: np.ndarray  # (atoms, 3)
     numbers: np.ndarray  # (atoms,) atomic numbers; 0 is a particle of a model system, -1 is padding
+    cell: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))  # rows are the cell vectors
+    pbc: tuple[bool, bool, bool] = (False, False, False)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from urllib.parse import quote
 import numpy as np
 
 from thalweg.report import charts
+from thalweg.report.cell import words
 from thalweg.report.data import Minimum, Move, ReportData
 from thalweg.report.format import MISSING, count, duration, esc, number, percent, plural, times
-from thalweg.report.molecule import atoms_of, colour, contact_radii, still, symbol, xyz_link
+from thalweg.report.molecule import atoms_of, colours, contact_radii, still, symbol, xyz_link
 
 #: How many of the lowest minima get a view, a level and a bar; how many more get a row of the table.
 SHOWN, LISTED = 12, 100
@@ -122,11 +123,13 @@ def n_distinct(data: ReportData) -> int:
     return max(data.n_distinct or 0, len(data.minima), int(seen[-1]) if len(seen) else 0)
 
 
-def caption(m: Minimum, rank: int, of: int, unit: str) -> str:
+def caption(m: Minimum, rank: int, of: int, unit: str, length_unit: str) -> str:
     """One line about a minimum, as plain text; the viewer's buttons carry it."""
+    cell = words(m, length_unit)
     return (
         f"Minimum {rank} of {count(of)}: {number(m.energy)} {unit}, hit {times(m.hits)} by "
         f"{plural(m.independent_hits, 'independent run')}, first by {m.found_by} after {count(m.evaluations)} evaluations"
+        + (f"; {cell}" if cell else "")
     )
 
 
@@ -137,15 +140,17 @@ def structure(data: ReportData, minima: Sequence[Minimum]) -> str:
     shown = list(minima[:SHOWN])
     radii = contact_radii(shown)
     numbers = atoms_of(shown[0])[1]
+    present, colour = sorted(set(numbers.tolist())), colours(radii)
     legend = "".join(
-        f'<li><span class="dot" style="background:{colour(z)}"></span>{esc(symbol(z))} × {count(np.sum(numbers == z))}</li>'
-        for z in sorted(set(numbers.tolist()) - {0})
+        f'<li><span class="dot" style="background:{colour[z]}"></span>{esc(symbol(z))} × {count(np.sum(numbers == z))}</li>'
+        for z in present
+        if present != [0]  # a pure model system says nothing by it
     )
-    unit, of = data.energy_unit, n_distinct(data)
-    first = caption(shown[0], 1, of, unit)
+    units, of = (data.energy_unit, data.length_unit), n_distinct(data)
+    first = caption(shown[0], 1, of, *units)
     buttons = "".join(
         f'<button type="button" data-show="{k}" aria-pressed="{"true" if k == 0 else "false"}" '
-        f'data-caption="{esc(caption(m, k + 1, of, unit))}" '
+        f'data-caption="{esc(caption(m, k + 1, of, *units))}" '
         f'aria-label="Show minimum {k + 1}">{k + 1}</button>'
         for k, m in enumerate(shown)
     )
@@ -162,7 +167,7 @@ aria-label="Structure in three dimensions. Arrow keys turn it, plus and minus zo
 {_view_controls(file_name(data.title), xyz_link(shown[0], 1))}
 {f'<ul class="legend">{legend}</ul>' if legend else ""}
 <p class="hint needs-js">Drag to turn. Click the picture, then scroll to zoom; on a touch screen, pinch.</p></figure>
-<div class="stack">{figure(title, charts.ladder(shown, unit))}
+<div class="stack">{figure(title, charts.ladder(shown, data.energy_unit))}
 {figure("How often each was hit", charts.hits(shown) + _HIT_KEY)}</div></div>""",
     )
 

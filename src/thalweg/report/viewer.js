@@ -9,16 +9,26 @@
   const caption = root.querySelector("figcaption");
   const link = document.getElementById("download");
   const FOG = 8;  // shades of depth
+  const PIECES = 16;  // of an edge of the cell
+  const mix = (a, b, part) => a.map((v, i) => v + part * (b[i] - v));
   let shown = 0, turn = [], zoom = 1, spheres = false, printing = false, queued = false, sprites = {};
 
   // ---- geometry -------------------------------------------------------------------------------------------------
   const models = data.minima.map((m) => {
-    const n = m.species.length, x = [], centre = [0, 0, 0];
-    for (let i = 0; i < 3 * n; i++) centre[i % 3] += m.positions[i] / n;
-    for (let i = 0; i < n; i++) x.push([0, 1, 2].map((c) => m.positions[3 * i + c] - centre[c]));
+    const n = m.species.length, x = [], centre = m.centre || [0, 0, 0];
+    if (!m.centre) for (let i = 0; i < 3 * n; i++) centre[i % 3] += m.positions[i] / n;
+    const about = (p) => [0, 1, 2].map((c) => p[c] - centre[c]);
+    for (let i = 0; i < n; i++) x.push(about(m.positions.slice(3 * i, 3 * i + 3)));
     const radius = m.species.map((s) => data.species[s].radius);
-    const reach = Math.max(...x.map((p, i) => Math.hypot(...p) + radius[i]));
-    return { n, x, radius, reach, bonds: null, energy: m.energy, species: m.species, raw: m.positions, view: m.view };
+    // Edges of the cell in pieces, so that balls hide what is behind them; bonds that leave it, to half their length.
+    const frame = [];
+    for (const e of m.edges || []) {
+      const a = about(e.slice(0, 3)), b = about(e.slice(3));
+      for (let k = 0; k < PIECES; k++) frame.push([mix(a, b, k / PIECES), mix(a, b, (k + 1) / PIECES)]);
+    }
+    const stubs = (m.stubs || []).map((s) => [s[0], about(s.slice(1))]);
+    const reach = Math.max(...x.map((p, i) => Math.hypot(...p) + radius[i]), ...frame.map((e) => Math.hypot(...e[0])));
+    return { n, x, radius, reach, frame, stubs, bonds: null, energy: m.energy, species: m.species, raw: m.positions, view: m.view, head: m.head, pbc: m.pbc };
   });
 
   function bondsOf(model) {
@@ -50,7 +60,6 @@
 
   // ---- painting -------------------------------------------------------------------------------------------------
   const levels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-  const mix = (a, b, part) => a.map((v, i) => v + part * (b[i] - v));
   const css = (c) => `rgb(${c.map(Math.round).join(",")})`;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const ground = () => (dark.matches && !printing ? [25, 31, 39] : [246, 247, 249]);
@@ -93,20 +102,30 @@
 
     const items = seen.map((p, i) => ({ z: p[2], atom: i }));
     const bonds = spheres ? [] : bondsOf(model);
-    for (const [i, j] of bonds) items.push({ z: (seen[i][2] + seen[j][2]) / 2, bond: [i, j] });
+    for (const [i, j] of bonds) items.push({ z: (seen[i][2] + seen[j][2]) / 2, bond: [seen[i], seen[j]], cut: [ball(i), ball(j)], wide: model.radius[i] + model.radius[j] });
+    for (const [i, p] of spheres ? [] : model.stubs) {
+      const half = rotated(turn, p);
+      items.push({ z: (seen[i][2] + half[2]) / 2, bond: [seen[i], half], cut: [ball(i), 0], wide: 2 * model.radius[i] });
+    }
+    const within = Math.max(...model.radius) * (spheres ? 1 : data.ball);  // pieces inside a ball are behind its front
+    for (const edge of model.frame) {
+      const [a, b] = edge.map((p) => rotated(turn, p));
+      items.push({ z: (a[2] + b[2]) / 2 - within, edge: [a, b] });
+    }
     items.sort((a, b) => a.z - b.z);
 
     const far = ground(), bondColour = dark.matches && !printing ? [150, 160, 172] : [120, 128, 138];
-    let atoms = 0, drawnBonds = 0;
+    const edgeColour = dark.matches && !printing ? [176, 188, 200] : [96, 106, 118];
+    let atoms = 0, pieces = 0;
     pen.lineCap = "butt";
     for (const item of items) {
       if (item.bond) {
-        const [i, j] = item.bond, a = seen[i], b = seen[j];
+        const [a, b] = item.bond;
         const length = Math.hypot(b[0] - a[0], b[1] - a[1], b[2] - a[2]);
         // From just under one ball's surface to just under the other's: then the middle's depth decides rightly.
         const cut = (p, q, r) => p.map((v, c) => v + ((q[c] - v) * 0.8 * r) / length);
-        const from = project(cut(a, b, ball(i))), to = project(cut(b, a, ball(j)));
-        const thick = 0.09 * (model.radius[i] + model.radius[j]) * data.ball * (from[2] + to[2]);
+        const from = project(cut(a, b, item.cut[0])), to = project(cut(b, a, item.cut[1]));
+        const thick = 0.09 * item.wide * data.ball * (from[2] + to[2]);
         const colour = mix(bondColour, far, 0.6 * (depth(item.z) / (FOG - 1)));
         for (const [part, tone] of [[1, mix(colour, [0, 0, 0], 0.35)], [0.6, colour]]) {
           pen.strokeStyle = css(tone);
@@ -116,14 +135,22 @@
           pen.lineTo(to[0], to[1]);
           pen.stroke();
         }
-        drawnBonds++;
+      } else if (item.edge) {
+        const [from, to] = item.edge.map(project);
+        pen.strokeStyle = css(mix(edgeColour, far, 0.55 * (depth(item.z + within) / (FOG - 1))));
+        pen.lineWidth = 1.4;
+        pen.beginPath();
+        pen.moveTo(from[0], from[1]);
+        pen.lineTo(to[0], to[1]);
+        pen.stroke();
+        pieces++;
       } else {
         const [px, py, f] = project(seen[item.atom]), r = f * ball(item.atom);
         pen.drawImage(sprite(model.species[item.atom], depth(item.z)), px - r, py - r, 2 * r, 2 * r);
         atoms++;
       }
     }
-    Object.assign(root.dataset, { minimum: shown + 1, atoms, bonds: drawnBonds, zoom: zoom.toFixed(3), turn: turn.map((v) => v.toFixed(4)).join(" ") });
+    Object.assign(root.dataset, { minimum: shown + 1, atoms, bonds: bonds.length, stubs: spheres ? 0 : model.stubs.length, edges: pieces / PIECES, zoom: zoom.toFixed(3), turn: turn.map((v) => v.toFixed(4)).join(" ") });
   }
 
   function draw() {
@@ -133,7 +160,7 @@
   // ---- which minimum --------------------------------------------------------------------------------------------
   function xyz(k) {
     const model = models[k], lines = [String(model.n)];
-    lines.push(`Properties=species:S:1:pos:R:3 energy=${model.energy.toFixed(9)} minimum=${k + 1} pbc="F F F"`);
+    lines.push(`${model.head}Properties=species:S:1:pos:R:3 energy=${model.energy.toFixed(9)} minimum=${k + 1} pbc="${model.pbc}"`);
     for (let i = 0; i < model.n; i++) {
       const place = [0, 1, 2].map((c) => model.raw[3 * i + c].toFixed(8));
       lines.push([data.species[model.species[i]].symbol, ...place].join(" "));
