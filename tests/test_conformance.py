@@ -19,12 +19,13 @@ from thalweg.potentials.many_body import Gupta, SuttonChen
 from thalweg.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
 from thalweg.relax.adapters import Adam, GradientDescent
 from thalweg.relax.base import Relaxer
+from thalweg.relax.filters import Frechet, Plane, Positions, UnitCell
 from thalweg.relax.fire import FIRE
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.base import generate, structures_of
 from thalweg.structure import Structure
 from thalweg.system import System, cluster
-from thalweg.testing import check_generator, check_potential, check_relaxer
+from thalweg.testing import check_filter, check_generator, check_potential, check_relaxer
 
 AG, PT, AU = 47, 78, 79
 
@@ -297,3 +298,59 @@ def test_mirror_image_is_told_apart():
 def test_checks_do_not_change_the_precision():
     check_relaxer(GradientDescent(learning_rate=1e-3))
     assert jax.numpy.zeros(1).dtype == jnp.float32
+
+
+FILTERS = {
+    "positions": Positions(),
+    "plane": Plane((1.0, 2.0, -1.0)),
+    "unit-cell": UnitCell(scalar_pressure=0.5),
+    "frechet": Frechet(mask=[1, 1, 0, 0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("row", FILTERS)
+def test_any_relaxer_with_any_filter(row):
+    check_filter(FILTERS[row], list(RELAXERS.values()))
+
+
+class Unscaled(UnitCell):
+    """Forgets that the strain is multiplied among the coordinates."""
+
+    def strain_force(self, strain, force):
+        return 4 * force
+
+
+class Undeformed(Frechet):
+    """Pulls at the atoms as if the cell were still what it was."""
+
+    def pull(self, x, origin, evaluation, cell, numbers):
+        force, energy = super().pull(x, origin, evaluation, cell, numbers)
+        return force.at[:-3].set(evaluation.forces), energy
+
+
+class CountsSlots(UnitCell):
+    """Scales the cell by slots, empty ones included."""
+
+    def _factor(self, numbers, dtype):
+        return jnp.full(1, numbers.shape[0], dtype)
+
+
+class OneOrigin(Frechet):
+    """Takes the cell of the first lane for all."""
+
+    def unpack(self, x, origin, numbers):
+        return super().unpack(x, origin[..., :1], numbers)
+
+
+WRONG_FILTERS = {
+    Unscaled: "not minus the derivative",
+    Undeformed: "not minus the derivative",
+    CountsSlots: "padding slot",
+    OneOrigin: "does not unpack the cell",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FILTERS)
+def test_wrong_filter_is_caught(wrong):
+    with pytest.raises(AssertionError, match=WRONG_FILTERS[wrong]):
+        check_filter(wrong(), ())

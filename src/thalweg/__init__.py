@@ -23,6 +23,7 @@ _PUBLIC = {
     "relax.fire": ("FIRE",),
     "relax.adapters": ("Adam", "GradientDescent"),
     "relax.driver": ("Relaxation", "Relaxed"),
+    "relax.filters": ("Filter", "Frechet", "Plane", "Positions", "UnitCell"),
     "generators.base": ("Generator",),
     "generators.mutation": ("Displace", "Interior", "Relocate", "Squeeze", "Swap", "Twist"),
     "generators.symmetrise": ("Symmetrise",),
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from thalweg.relax.adapters import Adam, GradientDescent
     from thalweg.relax.base import Relaxer
     from thalweg.relax.driver import Relaxation, Relaxed
+    from thalweg.relax.filters import Filter, Frechet, Plane, Positions, UnitCell
     from thalweg.relax.fire import FIRE
     from thalweg.relax.lbfgs import LBFGS
     from thalweg.run import Progress, Result, Settings, Stop

@@ -66,10 +66,12 @@ def check(options: Namespace) -> int:
             testing.check_potential(component, numbers)
         elif room == "relaxer":
             testing.check_relaxer(component)
+        elif room == "filter":
+            testing.check_filter(component)
         elif room == "generator":
             testing.check_generator(component, cluster(np.asarray(numbers), LennardJones()))
         else:
-            raise InputError("searches have no conformance test yet; potentials, relaxers and generators have")
+            raise InputError("searches have no conformance test yet; potentials, relaxers, filters and generators have")
     except AssertionError as error:
         print(f"thalweg: failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

@@ -21,6 +21,7 @@ import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.space import cross
+from thalweg.typing import Array
 
 
 class Filter(eqx.Module):
@@ -125,13 +126,13 @@ class CellFilter(Filter):
 
     moves_cell: ClassVar[bool] = True
 
-    mask: tuple[bool, ...] = eqx.field(static=True, default=None, converter=voigt_mask, kw_only=True)  # type: ignore[assignment]
+    mask: tuple[bool, ...] | None = eqx.field(static=True, default=None, converter=voigt_mask, kw_only=True)
     hydrostatic_strain: bool = eqx.field(static=True, default=False, kw_only=True)
     constant_volume: bool = eqx.field(static=True, default=False, kw_only=True)
     scalar_pressure: float = eqx.field(default=0.0, kw_only=True)
 
     def __check_init__(self):
-        if self.hydrostatic_strain and not all(self.mask[:3]):
+        if self.hydrostatic_strain and not all(self.flags[:3]):
             raise InputError("a hydrostatic strain needs xx, yy and zz in its mask; drop the mask")
         if self.hydrostatic_strain and self.constant_volume:
             raise InputError("a hydrostatic strain at constant volume leaves the cell as it is; use the filter Positions")
@@ -140,15 +141,20 @@ class CellFilter(Filter):
             raise InputError(f"the factor of a cell is {factor}; it must be positive")
 
     @property
+    def flags(self) -> tuple[bool, ...]:
+        """`mask` as six flags; None was made into them when the filter was."""
+        return voigt_mask(self.mask)
+
+    @property
     def keeps_box(self) -> bool:
-        return self.hydrostatic_strain or not any(self.mask[3:])
+        return self.hydrostatic_strain or not any(self.flags[3:])
 
     @abc.abstractmethod
     def factor_or_none(self):
         """What multiplies the strain among the coordinates; None for the number of atoms."""
 
     @abc.abstractmethod
-    def deformation(self, strain):
+    def deformation(self, strain) -> Array:
         """The deformation gradient F (3, 3, *lanes) of a strain (3, 3, *lanes)."""
 
     @abc.abstractmethod
@@ -187,11 +193,11 @@ class CellFilter(Filter):
         eye = _identity(strain)
         if self.hydrostatic_strain:
             return eye * (strain * eye).sum((0, 1)) / 3
-        free = np.asarray(self.mask)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+        free = np.asarray(self.flags)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
         lanes = [1] * (strain.ndim - 2)
         strain = jnp.where(free.reshape(3, 3, *lanes), strain, 0)
-        if self.constant_volume and any(self.mask[:3]):
-            share = np.diag(free.diagonal() / sum(self.mask[:3])).reshape(3, 3, *lanes)
+        if self.constant_volume and any(self.flags[:3]):
+            share = np.diag(free.diagonal() / sum(self.flags[:3])).reshape(3, 3, *lanes)
             strain = strain - share.astype(strain.dtype) * (strain * eye).sum((0, 1))
         return strain
 
