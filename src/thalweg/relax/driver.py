@@ -102,8 +102,7 @@ def load(lanes: Lanes, relaxation: Relaxation, mask, positions, cells=None, ceil
 
     `ceiling` (lanes,) is the energy above which their outcome is of no use; without one nothing is given up.
     """
-    if lanes.ceiling is not None:
-        ceiling = jnp.where(mask, jnp.inf if ceiling is None else ceiling, lanes.ceiling)
+    ceiling = None if lanes.ceiling is None else jnp.where(mask, jnp.inf if ceiling is None else ceiling, lanes.ceiling)
     origin = None if lanes.origin is None else jnp.where(mask, cells, lanes.origin)
     x = jnp.where(mask, relaxation.filter.pack(positions, origin), lanes.coordinates)
     return Lanes(
