@@ -1,7 +1,8 @@
 """Embedded-atom potentials of metals: the second-moment (Gupta) and Sutton-Chen forms.
 
 The energy of atom i is a pair sum plus a function F of its density: E_i = sum_j v(r_ij) + F(sum_j rho(r_ij)). Two passes
-over the rows of pairs: sums of v and rho first; then forces, for which F'(rho) of both atoms must be known.
+over the rows of pairs: sums of v and rho first; then forces, for which F'(rho) of both atoms must be known. With a cutoff
+both v and rho end there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from thalweg.errors import InputError, suggest
 from thalweg.potentials.base import Evaluation, Potential, assembled
+from thalweg.potentials.pair import check_truncation, truncated
 from thalweg.potentials.rows import per_pair, push, sum_rows
 
 #: Neighbours of an fcc atom shell by shell and their squared distances in units of the nearest.
@@ -29,8 +31,17 @@ class EmbeddedPotential(Potential):
     """Base of embedded-atom potentials whose pair functions are symmetric: v_ij = v_ji and rho_ij = rho_ji.
 
     Subclasses write `coefficients`, `pair` and `embedding`; `pair_and_slopes` may be written instead of differentiating
-    `pair` in forward mode.
+    `pair` in forward mode. `cutoff`, `truncation`, `onset` and `minimum_image` are those of pair potentials and apply to
+    v and to rho.
     """
+
+    cutoff: float | None = eqx.field(default=None, kw_only=True)
+    truncation: str = eqx.field(static=True, default="cut", kw_only=True)
+    onset: float | None = eqx.field(default=None, kw_only=True)
+    minimum_image: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __check_init__(self):
+        check_truncation(self.truncation, self.cutoff, self.onset)
 
     @abc.abstractmethod
     def coefficients(self, numbers) -> tuple[dict, dict]:
@@ -51,6 +62,20 @@ class EmbeddedPotential(Potential):
         """((v, rho), their derivatives with respect to the squared distance)."""
         return jax.jvp(lambda r2: self.pair(r2, row), (r2,), (jnp.ones_like(r2),))
 
+    def _truncated(self, r2, row) -> tuple:
+        """`pair_and_slopes` with v and rho zero beyond the cutoff."""
+        if self.cutoff is None:
+            return self.pair_and_slopes(r2, row)
+
+        def one(k):
+            def value_and_slope(r2):
+                values, slopes = self.pair_and_slopes(r2, row)
+                return values[k], slopes[k]
+
+            return truncated(value_and_slope, r2, self.cutoff, self.truncation, self.onset)
+
+        return tuple(zip(one(0), one(1), strict=True))
+
     def lanes(self, positions, numbers, space=None, neighbors=None, virial: bool = False) -> Evaluation:
         dtype = positions.dtype
         pairs = per_pair(lambda z: self.coefficients(z)[0], numbers, neighbors, dtype)
@@ -58,19 +83,19 @@ class EmbeddedPotential(Potential):
         zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), dtype)
 
         def sums(partner, r2, d, row, carry):
-            v, rho = self.pair(r2, row)
+            (v, rho), _ = self._truncated(r2, row)
             return carry[0] + v, carry[1] + rho
 
         repulsion, density = sum_rows(sums, positions, numbers, (zero, zero), pairs, space, neighbors)
         embedded, pull = self.embedding(density, atoms)
 
         def pushed(partner, r2, d, row, carry):
-            _, (v_slope, rho_slope) = self.pair_and_slopes(r2, row)
+            _, (v_slope, rho_slope) = self._truncated(r2, row)
             return push(*carry, -2 * (2 * v_slope + (pull + partner(pull)) * rho_slope), d)
 
         start = ((zero,) * 3, (zero,) * 6 if virial else ())
         forces, virials = sum_rows(pushed, positions, numbers, start, pairs, space, neighbors)
-        return assembled(repulsion + embedded, forces, virials, numbers, space, getattr(self, "cutoff", None))
+        return assembled(repulsion + embedded, forces, virials, numbers, space, self.cutoff)
 
     def _of_atoms(self, numbers, neighbors) -> dict:
         """Parameters of atoms, without tables of all pairs where there is a neighbour list."""
@@ -112,16 +137,24 @@ class Gupta(EmbeddedPotential):
     R. P. Gupta, Phys. Rev. B 23, 6265 (1981), doi:10.1103/PhysRevB.23.6265. `parameters` names a set of the table in
     `data/gupta.csv` (sources there): "cleri-rosato" (pure Ni Cu Rh Pd Ag Ir Pt Au Al Pb), "ag-au", "ag-pt", "pd-au", "pd-pt",
     "gold55" (gold with a cutoff of 8 Å), or "auto": for each structure the first of these, gold55 left out, that knows all its
-    pairs. Mixing energies need the alloy's own set also for its pure metals, which "auto" does not choose.
+    pairs. Mixing energies need the alloy's own set also for its pure metals, which "auto" does not choose. Without a
+    `cutoff` all atoms of a cluster interact; gold55 has its own.
     """
 
     parameters: str = eqx.field(static=True)
     sets: tuple[str, ...] = eqx.field(static=True)
     species: tuple[int, ...] = eqx.field(static=True)
     table: dict[str, np.ndarray]  # A, xi, p, q, r0: (sets, species, species), NaN where a set does not know the pair
-    cutoff: float | None = None
 
-    def __init__(self, parameters: str = "auto"):
+    def __init__(
+        self,
+        parameters: str = "auto",
+        *,
+        cutoff: float | None = None,
+        truncation: str = "cut",
+        onset: float | None = None,
+        minimum_image: bool = False,
+    ):
         rows = _table("gupta.csv")
         known = list(dict.fromkeys(row["set"] for row in rows))
         if parameters not in ("auto", *known):
@@ -136,7 +169,8 @@ class Gupta(EmbeddedPotential):
             i, j = (self.species.index(_atomic_number(row[k])) for k in ("first", "second"))
             for name, values in self.table.items():
                 values[self.sets.index(row["set"]), [i, j], [j, i]] = float(row[name])
-        self.cutoff = 8.0 if parameters == "gold55" else None
+        self.cutoff = 8.0 if cutoff is None and parameters == "gold55" else cutoff
+        self.truncation, self.onset, self.minimum_image = truncation, onset, minimum_image
 
     def coefficients(self, numbers):
         lanes = numbers.shape[1:]
@@ -166,10 +200,6 @@ class Gupta(EmbeddedPotential):
         r = jnp.sqrt(r2)
         v = jnp.exp(row["c_v"] - row["k_v"] * r)
         rho = jnp.exp(row["c_rho"] - row["k_rho"] * r)
-        if self.cutoff is not None:
-            inside = r2 < self.cutoff**2
-            # Not a product with 0: a NaN must stay one.
-            v, rho = jnp.where(inside, v, r2 * 0), jnp.where(inside, rho, r2 * 0)
         half = -0.5 / r  # coincident atoms: no direction, and the force is NaN as it must be
         return (v, rho), (half * row["k_v"] * v, half * row["k_rho"] * rho)
 
@@ -214,7 +244,7 @@ class Gupta(EmbeddedPotential):
 
 
 class SuttonChen(EmbeddedPotential):
-    """E = sum_i epsilon [1/2 sum_j (a/r)^n - c sqrt(sum_j (a/r)^m)], no cutoff; eV and Å, or reduced units.
+    """E = sum_i epsilon [1/2 sum_j (a/r)^n - c sqrt(sum_j (a/r)^m)], no cutoff unless given; eV and Å, or reduced units.
 
     A. P. Sutton and J. Chen, Phil. Mag. Lett. 61, 139 (1990), doi:10.1080/09500839008206493. `parameters` names a set of
     `data/sutton_chen.csv`: "metals" (Ni Cu Rh Pd Ag Ir Pt Au Pb Al) or, for model particles X, "12-6", "9-6" and "10-8" with
@@ -226,13 +256,22 @@ class SuttonChen(EmbeddedPotential):
     species: tuple[int, ...] = eqx.field(static=True)
     table: dict[str, np.ndarray]  # n, m, epsilon, c, a: (species,)
 
-    def __init__(self, parameters: str = "metals"):
+    def __init__(
+        self,
+        parameters: str = "metals",
+        *,
+        cutoff: float | None = None,
+        truncation: str = "cut",
+        onset: float | None = None,
+        minimum_image: bool = False,
+    ):
         rows = _table("sutton_chen.csv")
         known = list(dict.fromkeys(row["set"] for row in rows))
         if parameters not in known:
             raise InputError(f'no Sutton-Chen parameters "{parameters}".{suggest(parameters, known)}')
         rows = [row for row in rows if row["set"] == parameters]
         self.parameters = parameters
+        self.cutoff, self.truncation, self.onset, self.minimum_image = cutoff, truncation, onset, minimum_image
         self.species = tuple(_atomic_number(row["species"]) for row in rows)
         self.table = {name: np.array([float(row[name]) for row in rows]) for name in ("n", "m", "epsilon", "c", "a")}
 

@@ -1,4 +1,4 @@
-"""Pair potentials: Lennard-Jones, Morse, soft sphere, and any pair function a user writes."""
+"""Pair potentials: Lennard-Jones of any exponent, Morse, soft sphere, and any pair function a user writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from thalweg.errors import InputError, suggest
 from thalweg.potentials.base import Evaluation, Potential, assembled
-from thalweg.potentials.rows import per_pair, push, sum_rows
+from thalweg.potentials.rows import FAR, per_pair, push, sum_rows
 
 #: What becomes of a pair energy at its cutoff.
 TRUNCATIONS = ("cut", "shift", "smooth")
@@ -66,8 +66,10 @@ def check_truncation(truncation: str, cutoff, onset=None) -> None:
             raise InputError(f'truncation "{truncation}" needs a cutoff; set potential.cutoff')
         return
     numbers = [x for x in (cutoff, onset) if isinstance(x, int | float)]
-    if any(not x > 0 for x in numbers):
+    if any(not 0 < x < float("inf") for x in numbers):
         raise InputError(f"the cutoff is {cutoff} and the onset {onset}; both must be positive")
+    if any(x * x >= FAR for x in numbers):
+        raise InputError(f"the cutoff is {cutoff}; it must be below {FAR**0.5:g}, so take a larger unit of length")
     if len(numbers) == 2 and onset >= cutoff:
         raise InputError(f"smoothing begins at {onset}, beyond the cutoff {cutoff}; lower potential.onset")
 
@@ -151,6 +153,54 @@ class LennardJones(PairPotential):
 
     def energy_scale(self, numbers: np.ndarray) -> float:
         return float(self.epsilon)
+
+
+class GeneralisedLennardJones(PairPotential):
+    """4 epsilon [(sigma/r)^2n - (sigma/r)^n]: Lennard-Jones is n = 6, larger `n` are narrower wells of the same depth.
+
+    The minimum, -epsilon, is at 2^(1/n) sigma. n is a whole number, so that powers are multiplications.
+    """
+
+    epsilon: float = 1.0
+    sigma: float = 1.0
+    n: int = eqx.field(static=True, default=6)
+
+    def __check_init__(self):
+        if self.n < 1:
+            raise InputError(f"the exponent n is {self.n}; it must be a positive whole number")
+
+    def pair(self, r2):
+        return self.pair_and_slope(r2)[0]
+
+    def pair_and_slope(self, r2):
+        inverse = self.sigma**2 / r2
+        s = jax.lax.integer_pow(inverse, self.n // 2)
+        s = s * jnp.sqrt(inverse) if self.n % 2 else s
+        # d/d(r2) of s is -n/2 s / r2.
+        return 4 * self.epsilon * s * (s - 1), -2 * self.n * self.epsilon / self.sigma**2 * s * (2 * s - 1) * inverse
+
+    def bond_lengths(self, numbers: np.ndarray) -> np.ndarray:
+        return np.full(len(numbers), 2 ** (1 / self.n) * float(self.sigma))
+
+    def energy_scale(self, numbers: np.ndarray) -> float:
+        return float(self.epsilon)
+
+
+class CSHGel(GeneralisedLennardJones):
+    """Grains of calcium-silicate-hydrate, the glue of cement: a 28-14 Lennard-Jones of 50 Å grains, in kcal/mol and Å.
+
+    E. Masoero, E. Del Gado, R. J.-M. Pellenq, F.-J. Ulm, S. Yip, Phys. Rev. Lett. 109, 155503 (2012),
+    doi:10.1103/PhysRevLett.109.155503, for grains of one size; epsilon and the cutoff of three diameters as in
+    StriderNet (ICML 2023).
+    """
+
+    epsilon: float = 2660.77425533
+    sigma: float = 50.0
+    n: int = eqx.field(static=True, default=14)
+    cutoff: float | None = eqx.field(default=150.0, kw_only=True)
+
+    def units(self, numbers: np.ndarray) -> tuple[str, str]:
+        return "kcal/mol", "Å"
 
 
 class Morse(PairPotential):

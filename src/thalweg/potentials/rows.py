@@ -33,6 +33,7 @@ def sum_rows(pair: Callable, positions, numbers, init, per_row=None, space=None,
     # Rows behind the last atom are padding in every lane: the bound is dynamic, so one program serves many sizes.
     n_rows = jnp.max(jnp.where(padding, 0, slot + 1))
     inverse = None if space is None or space.orthogonal else space.inverse
+    blur = _blur(positions, space)
 
     def visit(i, shift, carry):
         dx, dy, dz = x - x[i], y - y[i], z - z[i]
@@ -45,7 +46,7 @@ def sum_rows(pair: Callable, positions, numbers, init, per_row=None, space=None,
             by = space.displacement(shift)
             dx, dy, dz = dx + by[0], dy + by[1], dz + by[2]
             absent = absent | ((slot == i) & (shift == 0).all())  # an atom does interact with its own images
-        r2 = dx * dx + dy * dy + dz * dz
+        r2 = _squared((dx, dy, dz), blur)
         r2 = jnp.where(absent, jnp.asarray(FAR, r2.dtype), r2)
         row = None if per_row is None else {k: v[i] for k, v in per_row.items()}
         return pair(lambda a: a[i], r2, (dx, dy, dz), row, carry)
@@ -62,6 +63,7 @@ def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
     x, y, z = positions[:, 0], positions[:, 1], positions[:, 2]
     slot = jnp.arange(positions.shape[0]).reshape(-1, *([1] * (x.ndim - 1)))
     inverse = None if space is None or space.orthogonal else space.inverse
+    blur = _blur(positions, space)
 
     def visit(k, carry):
         index = neighbors.index[k]
@@ -75,12 +77,27 @@ def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
         d = x - partner(x), y - partner(y), z - partner(z)
         if space is not None:
             d = space.minimum_image(*d, inverse)
-        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+        r2 = _squared(d, blur)
         r2 = jnp.where(index == slot, jnp.asarray(FAR, r2.dtype), r2)
         return pair(partner, r2, d, _species_row(per_row, neighbors, partner), carry)
 
     # Slots behind the last neighbour of any atom are there for growth only.
     return lax.fori_loop(0, neighbors.most, visit, init)
+
+
+def _blur(positions, space):
+    """Squared distance (*lanes) below which two atoms coincide up to rounding; None without boundaries to cross."""
+    if space is None:
+        return None
+    size = jnp.abs(positions).max((0, 1)) + jnp.abs(space.cell).max((0, 1))
+    return (4 * jnp.finfo(positions.dtype).eps * size) ** 2
+
+
+def _squared(d, blur):
+    """Squared distances. An atom upon the image of another is at distance 0, where the rounding of its displacement would
+    leave an enormous, but finite, energy."""
+    r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    return r2 if blur is None else jnp.where(r2 < blur, 0, r2)
 
 
 def _species_row(tables, neighbors, partner):

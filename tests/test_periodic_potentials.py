@@ -1,0 +1,401 @@
+"""Potentials under periodic boundaries against LAMMPS, ASE, published energies and formulas written out here."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lammps_peer
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.lj import LennardJones as AseLennardJones
+from ase.neighborlist import neighbor_list
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thalweg.errors import InputError, StructureError
+from thalweg.leaves import as_leaves
+from thalweg.potentials.ase import ThalwegCalculator
+from thalweg.potentials.base import EnergyPotential
+from thalweg.potentials.binary import BinaryLennardJones
+from thalweg.potentials.many_body import Gupta, SuttonChen
+from thalweg.potentials.pair import CSHGel, GeneralisedLennardJones, LennardJones, Morse, SoftSphere
+from thalweg.potentials.stillinger_weber import StillingerWeber
+from thalweg.space import Space
+from thalweg.testing import check_potential
+from thalweg.testing.periodic import check_periodic
+
+PERIODIC = (True, True, True)
+FRAMES = lammps_peer.frames()
+#: Which potential is that of a case of `lammps_peer`.
+OURS = {
+    "silicon": StillingerWeber(),
+    "liquid": StillingerWeber(),
+    "skew_silicon": StillingerWeber(),
+    "mixture": BinaryLennardJones(),
+    "skew_mixture": BinaryLennardJones(),
+    "shifted_mixture": BinaryLennardJones(truncation="shift"),
+    "gel": CSHGel(),
+}
+
+
+@eqx.filter_jit
+def _lanes(potential, positions, numbers, space):
+    return potential.lanes(positions, numbers, space, virial=True)
+
+
+def evaluate(potential, positions, numbers, cell, pbc=PERIODIC):
+    """One structure in float64, as NumPy arrays: comparisons outside of the scope of x64 would round to float32."""
+    with jax.enable_x64(True):
+        traced, space = as_leaves((potential, potential.space(cell, pbc)), np.float64)
+        out = _lanes(traced, jnp.asarray(positions, jnp.float64), jnp.asarray(numbers, jnp.int32), space)
+        out = jax.tree.map(np.asarray, out)
+    assert out.energy.dtype == np.float64
+    return out
+
+
+def diamond(a, repeat=2):
+    return bulk("Si", "diamond", a=a, cubic=True) * (repeat, repeat, repeat)
+
+
+def rattled(atoms, scale, seed=0):
+    atoms = atoms.copy()
+    atoms.positions += scale * np.random.default_rng(seed).normal(size=atoms.positions.shape)
+    return atoms
+
+
+# --- LAMMPS ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", OURS)
+def test_equals_lammps(case):
+    """Numbers that LAMMPS (22 Jul 2025) gave; skew cells and the mixtures are smaller than two cutoffs."""
+    frame = FRAMES[case]
+    out = evaluate(OURS[case], frame["positions"], frame["numbers"], frame["cell"])
+    assert out.ok
+    for key in ("energy", "forces", "virial"):
+        scale = np.abs(frame[key]).max()
+        np.testing.assert_allclose(getattr(out, key), frame[key], rtol=0, atol=1e-11 * scale, err_msg=key)
+
+
+@pytest.mark.skipif(lammps_peer.missing() is not None, reason=str(lammps_peer.missing()))
+@pytest.mark.parametrize("case", OURS)
+def test_lammps_says_so_still(case):
+    """The numbers kept are those of LAMMPS: also of frames that nobody has looked at."""
+    frame = FRAMES[case]
+    noise = 0.02 * np.random.default_rng(7).normal(size=frame["positions"].shape)
+    for x in (frame["positions"], frame["positions"] + noise):
+        energy, forces, virial = lammps_peer.evaluate(case, x, frame["cell"], frame["numbers"])
+        out = evaluate(OURS[case], x, frame["numbers"], frame["cell"])
+        np.testing.assert_allclose(out.energy, energy, rtol=1e-11)
+        np.testing.assert_allclose(out.forces, forces, rtol=0, atol=1e-11 * np.abs(forces).max())
+        np.testing.assert_allclose(out.virial, virial, rtol=0, atol=1e-11 * np.abs(virial).max())
+
+
+# --- published energies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "a", "energy"),
+    [(2.16826, 5.433, -277.537), (2.1683, 5.431, -277.5424), (1.0, 5.431, -128.0)],
+)
+def test_stillinger_weber_crystal(epsilon, a, energy):
+    """64 atoms at -2 epsilon each near the best lattice constant (Stillinger and Weber, 1985); 2.1683 eV is LAMMPS' epsilon."""
+    out = evaluate(StillingerWeber(epsilon=epsilon), diamond(a).positions, [14] * 64, diamond(a).cell.array)
+    np.testing.assert_allclose(out.energy, energy, atol=6e-4 if a == 5.433 else 5e-5)
+    np.testing.assert_allclose(out.atomic_energies, out.energy / 64, rtol=1e-12)
+    np.testing.assert_allclose(out.forces, 0, atol=1e-12)
+
+
+def test_gel_published_energy():
+    """The structure from grand-canonical Monte Carlo of StriderNet's authors, kcal/mol."""
+    np.testing.assert_allclose(FRAMES["gel"]["energy"], -958_860.69, atol=5e-3)
+    assert CSHGel().units(np.zeros(1)) == ("kcal/mol", "Å")
+
+
+def test_kob_andersen_published_energy():
+    """The first frame of StriderNet's 100 atoms by the convention of its paper, only the nearest image of each atom."""
+    frame = FRAMES["mixture"]
+    nearest, every = (
+        evaluate(BinaryLennardJones(minimum_image=m), frame["positions"], frame["numbers"], frame["cell"])
+        for m in (True, False)
+    )
+    np.testing.assert_allclose(nearest.energy, -510.19, atol=5e-3)
+    np.testing.assert_allclose(every.energy - nearest.energy, -3.77, atol=5e-3)
+
+
+@pytest.mark.parametrize("symbol", ["Cu", "Ag", "Au", "Pt"])
+def test_cleri_rosato_cohesive_energy(symbol):
+    """Fitted to the fcc crystal with interactions to the fifth neighbours (Cleri and Rosato, 1993)."""
+    energies = {"Cu": 3.544, "Ag": 2.960, "Au": 3.779, "Pt": 5.853}
+    r0 = Gupta("cleri-rosato").bond_lengths(np.array(Atoms(symbol).numbers))[0]
+    crystal = bulk(symbol, "fcc", a=np.sqrt(2) * r0)
+    out = evaluate(Gupta(cutoff=2.34 * r0), crystal.positions, crystal.numbers, crystal.cell.array)
+    np.testing.assert_allclose(-out.energy, energies[symbol], rtol=5e-3)
+
+
+# --- formulas, term by term -----------------------------------------------------------------------------------------------
+
+
+def triplets(atoms):
+    """Energy of Stillinger and Weber, every angle by itself, over ASE's neighbours."""
+    i, d, r = neighbor_list("iDd", atoms, 1.8 * 2.0951)
+    x = r / 2.0951
+    pairs = 7.049556277 * (0.6022245584 / x**4 - 1) * np.exp(1 / (x - 1.8))
+    energy = pairs.sum() / 2
+    for atom in range(len(atoms)):
+        mine = np.flatnonzero(i == atom)
+        for a in range(len(mine)):
+            for b in range(a):
+                j, k = mine[a], mine[b]
+                cosine = d[j] @ d[k] / (r[j] * r[k])
+                energy += 21 * np.exp(1.2 / (x[j] - 1.8) + 1.2 / (x[k] - 1.8)) * (cosine + 1 / 3) ** 2
+    return 2.16826 * energy
+
+
+@pytest.mark.parametrize("pbc", [PERIODIC, (True, True, False), (False, False, False)])
+def test_stillinger_weber_equals_triplets(pbc):
+    atoms = rattled(bulk("Si", "diamond", a=5.2), 0.2)
+    atoms = atoms * (1, 2, 2)
+    atoms.pbc = pbc
+    out = evaluate(StillingerWeber(), atoms.positions, atoms.numbers, atoms.cell.array, pbc)
+    np.testing.assert_allclose(out.energy, triplets(atoms), rtol=1e-12)
+
+
+def gupta_by_neighbours(atoms, cutoff):
+    import csv
+    from importlib import resources
+
+    text = resources.files("thalweg.potentials").joinpath("data", "gupta.csv").read_text()
+    rows = csv.DictReader(line for line in text.splitlines() if line[0] != "#")
+    table = {frozenset((r["first"], r["second"])): r for r in rows if r["set"] == "ag-au"}
+    i, j, r = neighbor_list("ijd", atoms, cutoff)
+    symbols = np.array(atoms.get_chemical_symbols())
+    of = lambda key: np.array([float(table[frozenset((a, b))][key]) for a, b in zip(symbols[i], symbols[j], strict=True)])
+    y = r / of("r0") - 1
+    v, rho = of("A") * np.exp(-of("p") * y), of("xi") ** 2 * np.exp(-2 * of("q") * y)
+    return v.sum() - np.sqrt(np.bincount(i, rho, len(atoms))).sum()
+
+
+def test_periodic_gupta_equals_the_formula():
+    atoms = rattled(bulk("Ag", "fcc", a=4.0) * (2, 2, 1), 0.2)
+    atoms.symbols[:2] = "Au"
+    out = evaluate(Gupta("ag-au", cutoff=6.5), atoms.positions, atoms.numbers, atoms.cell.array)
+    np.testing.assert_allclose(out.energy, gupta_by_neighbours(atoms, 6.5), rtol=1e-12)
+
+
+def test_periodic_sutton_chen_equals_the_formula():
+    atoms = rattled(bulk("Ag", "fcc", a=4.0) * (2, 2, 1), 0.2)
+    i, r = neighbor_list("id", atoms, 7.0)
+    v, rho = (4.09 / r) ** 12, (4.09 / r) ** 6  # silver: n 12, m 6, epsilon 2.5415e-3 eV, a 4.09 Å, c 144.41
+    energy = 2.5415e-3 * (v.sum() / 2 - 144.41 * np.sqrt(np.bincount(i, rho)).sum())
+    out = evaluate(SuttonChen(cutoff=7.0), atoms.positions, atoms.numbers, atoms.cell.array)
+    np.testing.assert_allclose(out.energy, energy, rtol=1e-4)  # as far as the parameters are printed
+
+
+@pytest.mark.parametrize(
+    ("potential", "formula"),
+    [
+        (GeneralisedLennardJones(1.3, 0.9, 7, cutoff=2.2), lambda r: 5.2 * ((0.9 / r) ** 14 - (0.9 / r) ** 7)),
+        (Morse(6.0, cutoff=2.2), lambda r: np.exp(-12 * (r - 1)) - 2 * np.exp(-6 * (r - 1))),
+        (SoftSphere(sigma=1.6, alpha=2.5, cutoff=2.2), lambda r: np.maximum(1 - r / 1.6, 0) ** 2.5 / 2.5),
+    ],
+)
+def test_periodic_pairs_equal_the_formula(potential, formula):
+    atoms = rattled(
+        Atoms("X4", scaled_positions=np.eye(4)[:, :3] / 2, cell=[[2, 0, 0], [0.4, 1.9, 0], [-0.3, 0.5, 2]], pbc=1), 0.05
+    )
+    out = evaluate(potential, atoms.positions, atoms.numbers, atoms.cell.array)
+    np.testing.assert_allclose(out.energy, formula(neighbor_list("d", atoms, 2.2)).sum() / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_lennard_jones_equals_ase(smooth):
+    """ASE shifts where it does not smooth. The stress too."""
+    ours = LennardJones(cutoff=2.3, truncation="smooth" if smooth else "shift", onset=1.7 if smooth else None)
+    atoms = rattled(bulk("Ar", "fcc", a=1.6) * (2, 1, 1), 0.05)
+    theirs = atoms.copy()
+    atoms.calc, theirs.calc = ThalwegCalculator(ours), AseLennardJones(rc=2.3, ro=1.7 if smooth else None, smooth=smooth)
+    np.testing.assert_allclose(atoms.get_potential_energy(), theirs.get_potential_energy(), rtol=1e-11)
+    np.testing.assert_allclose(atoms.get_forces(), theirs.get_forces(), atol=1e-10)
+    np.testing.assert_allclose(atoms.get_stress(), theirs.get_stress(), rtol=1e-9, atol=1e-10)
+
+
+# --- conformance: derivatives, equivalent cells, supercells ---------------------------------------------------------------
+
+POTENTIALS = {
+    "cut": (BinaryLennardJones(), [18] * 3 + [10] * 2),
+    "nearest": (BinaryLennardJones(minimum_image=True), [18] * 3 + [10] * 2),
+    "smooth": (BinaryLennardJones(truncation="smooth", cutoff=1.8), [18] * 3 + [10] * 2),
+    "gel": (CSHGel(), [0] * 4),
+    "silicon": (StillingerWeber(), [14] * 6),
+    "gupta": (Gupta(cutoff=5.5, truncation="smooth"), [47] * 3 + [79] * 2),
+    "sutton-chen": (SuttonChen(cutoff=6.0, truncation="shift"), [47] * 3 + [79] * 2),
+}
+FREE = BinaryLennardJones(epsilon=(1.0, 1.5, 0.62), sigma=(1.0, 1.0, 1.0), cutoff=None), [18] * 4 + [10]
+
+
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_periodic_conformance(name):
+    potential, numbers = POTENTIALS[name]
+    check_periodic(potential, numbers, float(np.mean(potential.bond_lengths(np.array(numbers)))))
+
+
+@pytest.mark.parametrize("name", ["free", "smooth", "silicon"])
+def test_conformance(name):
+    """Free clusters, padding, single precision: what the other tests here leave out."""
+    potential, numbers = {**POTENTIALS, "free": FREE}[name]
+    check_potential(potential, numbers)
+
+
+class Periodic(EnergyPotential):
+    """A soft sphere with all its images, by plain JAX; spoiled in one place by each mutant."""
+
+    cutoff: float = 2.0
+    spoil: str = eqx.field(static=True, default="")
+
+    def atomic_energies(self, structure):
+        x, cell = structure.positions, structure.cell
+        grid = jnp.stack(jnp.meshgrid(*[jnp.arange(-3, 4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        if self.spoil == "images":
+            grid = grid[jnp.array([grid.shape[0] // 2])]
+        elif self.spoil == "cell":  # energies of the right crystal, but no derivative by the cell
+            cell = jax.lax.stop_gradient(cell)
+        grid = grid if any(structure.pbc) else grid[:1] * 0
+        d = x[:, None, None] - x[None, :, None]
+        if any(structure.pbc):
+            d = d - jnp.round(d @ jnp.linalg.inv(cell)) @ cell
+        r2 = ((d - grid @ cell) ** 2).sum(-1)
+        itself = jnp.eye(len(x), dtype=bool)[..., None] & (grid == 0).all(1)
+        some = structure.mask[:, None, None] & structure.mask[None, :, None] & ~itself & (r2 < self.cutoff**2)
+        u = jnp.where(some, 1 - r2 / self.cutoff**2, 0) ** 3
+        return u.sum((1, 2)) / 2
+
+    def bond_lengths(self, numbers):
+        return np.ones(len(numbers))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [("images", "differ for the same crystal"), ("cell", "virials of Periodic in a periodic cell are not")],
+)
+def test_conformance_catches(spoil, message):
+    with pytest.raises(AssertionError, match=message):
+        check_potential(Periodic(spoil=spoil), [0] * 4)
+
+
+def test_conformance_passes_what_is_right():
+    check_periodic(Periodic(), [0] * 4, 1.0)
+
+
+# --- any cell ------------------------------------------------------------------------------------------------------------
+
+CELLS = st.tuples(*[st.floats(0.85, 1.3)] * 3, *[st.floats(-0.4, 0.4)] * 3, st.integers(0, 2**16))
+
+
+@settings(max_examples=25, deadline=None)
+@given(CELLS, st.sampled_from(["mixture", "silicon"]))
+def test_any_cell_any_image(cell, which):
+    """Against ASE's neighbours in random triclinic cells, atoms far outside of them; one program for all of them."""
+    a, b, c, xy, xz, yz, seed = cell
+    unit = 1.5 if which == "mixture" else 3.2
+    h = unit * np.array([[a, 0, 0], [xy, b, 0], [xz, yz, c]])
+    rng = np.random.default_rng(seed)
+    x = (np.array([[0, 0, 0], [0.5, 0.5, 0.1], [0.5, 0.1, 0.6]]) + 0.03 * rng.normal(size=(3, 3))) @ h
+    images = x + rng.integers(-3, 4, (3, 3)) @ h + rng.normal(size=3)
+    potential = BinaryLennardJones(cutoff=2.0) if which == "mixture" else StillingerWeber()
+    numbers = [18, 18, 10] if which == "mixture" else [14] * 3
+    space = Space(h, PERIODIC, False, (2, 2, 2) if which == "silicon" else (3, 3, 3))
+    with jax.enable_x64(True):
+        traced, space = as_leaves((potential, space), np.float64)
+        out = _lanes(traced, jnp.asarray(images), jnp.asarray(numbers, jnp.int32), space)
+        energy = float(out.energy)
+    atoms = Atoms("X3", x, cell=h, pbc=True)
+    if which == "silicon":
+        np.testing.assert_allclose(energy, triplets(atoms), rtol=1e-10)
+        return
+    i, j, r = neighbor_list("ijd", atoms, 2.0)
+    kind = np.array([0, 0, 1])[i] + np.array([0, 0, 1])[j]
+    epsilon, sigma = np.array([1, 1.5, 0.5])[kind], np.array([1, 0.8, 0.88])[kind]
+    s6 = (sigma / r) ** 6 * (r < 2 * sigma)
+    np.testing.assert_allclose(energy, (2 * epsilon * (s6**2 - s6)).sum(), rtol=1e-9, atol=1e-9)
+
+
+# --- bad input and edges --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BinaryLennardJones(species=(18, 18)), "two different"),
+        (lambda: BinaryLennardJones(epsilon=(1.0, 0.0, 1.0)), "epsilon is"),
+        (lambda: BinaryLennardJones(cutoff=-1.0), "cutoff is -1"),
+        (lambda: BinaryLennardJones(cutoff=None, truncation="shift"), "needs a cutoff"),
+        (lambda: BinaryLennardJones(truncation="smoth"), "smooth"),
+        (lambda: BinaryLennardJones().check(np.array([18, 14])), "Si is neither"),
+        (lambda: StillingerWeber().check(np.array([14, 32])), "not Ge"),
+        (lambda: GeneralisedLennardJones(n=0), "exponent"),
+        (lambda: LennardJones(cutoff=2000.0), "below 1000"),
+        (lambda: LennardJones(cutoff=float("nan")), "positive"),
+        (lambda: Gupta(cutoff=-2.0), "cutoff is -2"),
+        (lambda: SuttonChen(truncation="smooth"), "needs a cutoff"),
+        (lambda: Gupta().space(np.eye(3) * 9, PERIODIC), "Gupta has no cutoff"),
+        (lambda: SuttonChen().space(np.eye(3) * 9, PERIODIC), "SuttonChen has no cutoff"),
+        (lambda: BinaryLennardJones(cutoff=None).space(np.eye(3) * 9, PERIODIC), "no cutoff"),
+        (lambda: StillingerWeber().space(np.eye(3) * 0.3, PERIODIC), "collapsed"),
+        (lambda: StillingerWeber().space(np.zeros((3, 3)), PERIODIC), "give the cell"),
+        (lambda: StillingerWeber().space(np.diag([9, 9, np.nan]), PERIODIC), "not finite"),
+        (lambda: StillingerWeber().space([[9, 0, 0], [0, 9, 0], [9, 9, 0]], PERIODIC), "no volume"),
+        (lambda: BinaryLennardJones(minimum_image=True).space([[4, 0, 0], [1, 4, 0], [0, 0, 4]], PERIODIC), "rectangular"),
+    ],
+)
+def test_one_line_errors(make, message):
+    with pytest.raises((InputError, StructureError), match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["silicon", "mixture"])
+def test_atoms_that_coincide_across_the_boundary(kind):
+    frame = FRAMES[kind]
+    x = frame["positions"].copy()
+    x[1] = x[0] + frame["cell"][2]
+    assert not evaluate(OURS[kind], x, frame["numbers"], frame["cell"]).ok
+
+
+@pytest.mark.parametrize("kind", ["silicon", "mixture"])
+def test_strangers_have_no_energy(kind):
+    """Also where nobody asked `check`: not a silently wrong number."""
+    frame = FRAMES[kind]
+    numbers = frame["numbers"].copy()
+    numbers[-1] = 79
+    assert not evaluate(OURS[kind], frame["positions"], numbers, frame["cell"]).ok
+
+
+def test_stillinger_weber_is_finite_about_its_cutoff():
+    """The exponentials vanish with all derivatives; no division by zero is hidden there, in either precision."""
+    reach = StillingerWeber().reach
+    r = np.concatenate([reach * (1 + np.linspace(-1e-2, 1e-2, 21)), [reach, np.nextafter(reach, 0), 50.0]])
+    x = np.stack([np.zeros((len(r), 3)), r[:, None] * [0.6, 0, 0.8]]).transpose(0, 2, 1)
+    x = np.concatenate([x, np.tile([[[0.0], [2.35], [0.0]]], (1, 1, len(r)))])
+    for dtype in (np.float32, np.float64):
+        with jax.enable_x64(dtype is np.float64):
+            potential = as_leaves(StillingerWeber(), dtype)
+            out = jax.tree.map(np.asarray, _lanes(potential, jnp.asarray(x, dtype), jnp.full((3, 1), 14), None))
+        assert out.ok.all()
+        beyond = r >= reach
+        assert beyond.sum() > 10
+        np.testing.assert_array_equal(out.energy[beyond], out.energy[-1])
+        assert np.isfinite(out.virial).all()
+
+
+def test_shrunken_cell_is_not_silently_wrong():
+    """A cell that shrank below what its images cover has no energy."""
+    atoms = diamond(5.431, 1)
+    with jax.enable_x64(True):
+        potential = as_leaves(StillingerWeber(), np.float64)
+        space = StillingerWeber().space(atoms.cell.array * 1.5, PERIODIC)
+        assert space.images == (0, 0, 0)
+        space = as_leaves(Space(atoms.cell.array, PERIODIC, True, (0, 0, 0)), np.float64)
+        out = _lanes(potential, jnp.asarray(atoms.positions), jnp.full(8, 14), space)
+        assert not bool(out.ok)
