@@ -52,12 +52,12 @@ class LBFGS(Relaxer):
         rose = energy > state["energy"] + self.max_rise * jnp.abs(state["energy"])
         usable = (sy > 1e-10 * yy) & (yy > 0) & ~rose
         # All lanes write the same slot of the ring; a lane without a usable pair has rho = 0 there, which makes
-        # the slot inert in both loops.
+        # the slot inert in both loops; it must be finite for that, and forces of a structure that failed are not.
         slot = state["slot"].reshape(())
-        put = lambda ring, value: lax.dynamic_update_index_in_dim(ring, value, slot, 0)
+        put = lambda ring, value: lax.dynamic_update_index_in_dim(ring, jnp.where(usable, value, 0.0), slot, 0)
         steps, yields = put(state["steps"], s), put(state["yields"], y)
         rho = jnp.where(rose, 0.0, state["rho"])
-        rho = put(rho, jnp.where(usable, 1 / jnp.where(usable, sy, 1), 0))
+        rho = put(rho, 1 / jnp.where(usable, sy, 1))
         at = lambda ring, k: lax.dynamic_index_in_dim(ring, (slot - k) % m, 0, keepdims=False)
 
         q, alphas = force, []

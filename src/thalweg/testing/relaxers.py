@@ -117,7 +117,7 @@ def _check_lanes(name, relaxer) -> None:
 
     begin = lambda x: jax.tree.map(np.asarray, start(relaxer, jnp.asarray(x)))
     alone, _ = walk(x, begin(x), 25)
-    beside, _ = walk(other, begin(other), 25)
+    beside, spoilt = walk(other, begin(other), 25)
     close(
         beside[..., 0],
         alone[..., 0],
@@ -130,6 +130,9 @@ def _check_lanes(name, relaxer) -> None:
     close(after[..., 0], alone[..., 0], 1e-12, f"resetting one lane of {name} changes another")
     new, _ = walk(fresh, begin(fresh), 15)
     close(after[..., 1], new[..., 1], 1e-9, f"a lane of {name} that was reset does not behave like a new one")
+    failed = np.array([False, False, True])
+    after, _ = walk(fresh, jax.tree.map(np.asarray, reset(relaxer, spoilt, fresh, failed)), 15)
+    close(after[..., 2], new[..., 2], 1e-9, f"a lane of {name} in which a structure failed is not like a new one when reset")
 
 
 def _check_minima(name, relaxer, max_steps) -> None:
