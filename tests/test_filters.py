@@ -304,6 +304,20 @@ def test_collapsed_cell_fails():
     np.testing.assert_allclose(out.energy[1] / 4, best.fun, rtol=1e-9)
 
 
+def test_layer_keeps_no_vector_across():
+    """A layer without a third cell vector: the stress is relaxed along it, and the vector stays missing."""
+    cell = np.diag([1.2, 1.15, 0.0])
+    layer = Structure.create([[0, 0, 0], [0.6, 0.55, 0.7]], cell=cell, pbc=(True, True, False))
+    out = relax(layer, Relaxation(LJ, LBFGS(), fmax=1e-6, filter=UnitCell(mask=IN_PLANE)))
+    assert out.converged
+    np.testing.assert_array_equal(out.structures.cell[2], 0)
+    atoms = to_ase(out.structures)
+    atoms.calc = AseLennardJones(rc=2.5, smooth=True)
+    atoms.cell[2, 2] = 20.0
+    np.testing.assert_allclose(out.energy, atoms.get_potential_energy(), rtol=1e-12)
+    np.testing.assert_allclose(atoms.get_stress()[[0, 1, 5]], 0, atol=1e-6)
+
+
 def test_plane_is_never_left():
     """Adam scales every number by itself; a tilted plane is kept all the same."""
     normal = np.array([3.0, -1.0, 2.0])

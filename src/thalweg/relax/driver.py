@@ -302,4 +302,6 @@ def _relaxed(structures: Structure, relaxation: Relaxation, queue: int, n_lanes:
         arrays = [None if a is None else np.moveaxis(np.asarray(a), -1, 0)[:count] for a in (x, cells, *rest)]
     if cells is None or not relaxation.filter.moves_cell:
         arrays[1] = np.asarray(structures.cell)
+    else:  # axes without periodicity keep having no vector
+        arrays[1] = np.where(np.asarray(structures.cell).any(-1, keepdims=True), arrays[1], 0)
     return arrays
