@@ -6,14 +6,20 @@ import numpy as np
 
 from thalweg.errors import InputError, suggest
 from thalweg.generators.base import Generator
+from thalweg.generators.bonds import BondSwitch
+from thalweg.generators.cells import LatticeFragment, RandomCell
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
+from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist, Slip
 from thalweg.generators.random import RandomBall, SymmetricRandom
-from thalweg.generators.seeded import Seeded, seeds_from
+from thalweg.generators.replicate import Replicate
+from thalweg.generators.seeded import Seeded, given, seeds_from
 from thalweg.generators.symmetrise import Symmetrise
 from thalweg.potentials.base import Potential
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.basin_hopping import BasinHopping
+from thalweg.search.parallel_tempering import ParallelTempering
+from thalweg.structure import Structure
 from thalweg.system import System
 
 #: Shares of random, symmetric and seeded starts where seeds are given.
@@ -71,3 +77,35 @@ def restricted(
         use_moves, use_starts, move_weights, start_weights, search.temperature, search.energy_scale,
         search.patience if patience is None else patience, search.explore,
     )  # fmt: skip
+
+
+def periodic_moves(system: System) -> tuple[Generator, ...]:
+    """Moves of basin hopping in a cell; species swaps only where there are two species. Which of them pay is learned."""
+    moves = (LocalDisplace(), LocalSqueeze(), LocalTwist(), Relocate(), Slip(), BondSwitch(), Replicate())
+    return (*moves, Swap()) if len(np.unique(system.numbers)) > 1 else moves
+
+
+def periodic_search(
+    system: System, potential: Potential, structures: list[Structure] | None = None, variable_cell: bool = False
+) -> BasinHopping:
+    """Basin hopping in a cell with all moves, from random starts and pieces of crystals, and from `structures` if given.
+
+    With `structures` (single ones of the system's composition) all starts are drawn from them.
+    """
+    scale = potential.energy_scale(np.asarray(system.numbers))
+    starts: tuple[Generator, ...] = (RandomCell(), LatticeFragment())
+    if structures:
+        starts = (given(structures, system),)
+    return BasinHopping(
+        periodic_moves(system), starts, energy_scale=1.0 if scale is None else scale, temperature=0.5, patience=50
+    )
+
+
+def tempering(system: System, potential: Potential, structures: list[Structure] | None = None) -> ParallelTempering:
+    """Parallel tempering from the starts of `periodic_search`, or of `cluster_search` for a free cluster."""
+    scale = potential.energy_scale(np.asarray(system.numbers))
+    if any(system.pbc):
+        starts = periodic_search(system, potential, structures).starts
+    else:
+        starts = cluster_search(system, potential, [np.asarray(s.positions) for s in structures or []]).starts
+    return ParallelTempering(starts, energy_scale=1.0 if scale is None else scale)

@@ -55,10 +55,11 @@ class BinaryLennardJones(Potential):
         sigma2, epsilon4 = (_bilinear(c, kind) for c in ([s**2 for s in self.sigma], [4 * e for e in self.epsilon]))
         shape = (positions.shape[0], *positions.shape[2:])
 
-        def row(partner, r2, d, row, carry):
+        def row(pairs, r2, d, row, carry):
             energy, *sums = carry
-            own2 = partner(sigma2[0]) + partner(sigma2[1]) * kind
-            strength = partner(epsilon4[0]) + partner(epsilon4[1]) * kind
+            partner, mine = pairs.partner, pairs.own(kind)
+            own2 = partner(sigma2[0]) + partner(sigma2[1]) * mine
+            strength = partner(epsilon4[0]) + partner(epsilon4[1]) * mine
             value, slope = self._reduced(r2 / own2)
             return energy + 0.5 * strength * value, *push(*sums, -2 * strength / own2 * slope, d)
 

@@ -82,16 +82,16 @@ class EmbeddedPotential(Potential):
         atoms = {k: v.astype(dtype) for k, v in self._of_atoms(numbers, neighbors).items()}
         zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), dtype)
 
-        def sums(partner, r2, d, row, carry):
+        def sums(_pairs, r2, d, row, carry):
             (v, rho), _ = self._truncated(r2, row)
             return carry[0] + v, carry[1] + rho
 
         repulsion, density = sum_rows(sums, positions, numbers, (zero, zero), pairs, space, neighbors)
         embedded, pull = self.embedding(density, atoms)
 
-        def pushed(partner, r2, d, row, carry):
+        def pushed(at, r2, d, row, carry):
             _, (v_slope, rho_slope) = self._truncated(r2, row)
-            return push(*carry, -2 * (2 * v_slope + (pull + partner(pull)) * rho_slope), d)
+            return push(*carry, -2 * (2 * v_slope + (at.own(pull) + at.partner(pull)) * rho_slope), d)
 
         start = ((zero,) * 3, (zero,) * 6 if virial else ())
         forces, virials = sum_rows(pushed, positions, numbers, start, pairs, space, neighbors)

@@ -23,7 +23,7 @@ def pair_sum(pair, positions, numbers, tables, space, neighbors, virial: bool, r
     """Energy and forces of `pair(r2, row)`, which gives the energy of a pair and its derivative by the squared distance."""
     zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), positions.dtype)
 
-    def row(partner, r2, d, row, carry):
+    def row(_pairs, r2, d, row, carry):
         energy, *sums = carry
         value, slope = pair(r2, row)
         return energy + value / 2, *push(*sums, -2 * slope, d)

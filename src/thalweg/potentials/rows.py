@@ -6,8 +6,11 @@ lets XLA turn a pass into one vectorised kernel: 1 ns per pair in float32 and 2 
 (benchmarks/kernels.py). Listed: the loop runs over the slots of a neighbour list instead, and gathers.
 """
 
+import math
 from collections.abc import Callable
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -16,46 +19,144 @@ from jax import lax
 FAR = 1e6
 
 
+#: Lanes that a pass should run over. Below 32, LLVM unrolls the loop over lanes before it would vectorise it.
+WIDTH = 32
+
+
+class Pairs:
+    """How a sum over pairs sees arrays (atoms, *lanes) of values per atom: at its atoms, and at their partners."""
+
+    def __init__(self, own: Callable, partner: Callable):
+        self.own, self.partner = own, partner
+
+
 def sum_rows(pair: Callable, positions, numbers, init, per_row=None, space=None, neighbors=None):
-    """Accumulate `pair(partner, r2, displacement, row, carry)` over all partners of every atom.
+    """Accumulate `pair(pairs, r2, displacement, row, carry)` over all partners of every atom.
 
     `displacement` holds x_atom - x_partner as three arrays (atoms, *lanes); `r2` is their square, `FAR` where no pair
-    exists. `partner(array)` gives an array (atoms, *lanes) as it is at the partner of each atom. `per_row` is a dict of
-    parameters of pairs, arrays (atoms, atoms, ...), or (species, species) with a neighbour list; `row` holds those of
-    the pairs at hand. `space` is a `Space` or None, `neighbors` a `Neighbors` or None.
+    exists. Values per atom, arrays (atoms, *lanes), are had by `pairs.own(array)` and `pairs.partner(array)`: lanes are not
+    the caller's own inside. `per_row` is a dict of parameters of pairs, arrays (atoms, atoms, ...), or (species, species)
+    with a neighbour list; `row` holds those of the pairs at hand. `init` is zero, or NaN where the sum shall be.
+    `space` is a `Space` or None, `neighbors` a `Neighbors` or None.
     """
     if neighbors is not None:
         return _sum_listed(pair, positions, init, per_row, space, neighbors)
-    n_slots = positions.shape[0]
-    x, y, z = positions[:, 0], positions[:, 1], positions[:, 2]
-    slot = jnp.arange(n_slots).reshape(-1, *([1] * (numbers.ndim - 1)))
+    tiling = _Tiling(positions.shape[0], positions.shape[2:])
+    x, y, z = (tiling.own(positions[:, k]) for k in range(3))
     padding = numbers < 0
+    slot = jnp.arange(positions.shape[0])[:, None]
     # Rows behind the last atom are padding in every lane: the bound is dynamic, so one program serves many sizes.
-    n_rows = jnp.max(jnp.where(padding, 0, slot + 1))
-    inverse = None if space is None or space.orthogonal else space.inverse
-    blur = _blur(positions, space)
+    n_rows = jnp.max(jnp.where(padding.reshape(len(slot), -1), 0, slot + 1))
+    n_blocks = (n_rows + tiling.tiles - 1) // tiling.tiles
+    padding, rows = tiling.own(padding), [tiling.rows(positions[:, k]) for k in range(3)]
+    absent_rows = tiling.rows(numbers < 0) | tiling.behind
+    if space is not None:
+        blur = _blur(tiling.own(positions), space := tiling.spaced(space))
+        inverse = None if space.orthogonal else space.inverse
+    else:
+        blur = inverse = None
 
-    def visit(i, shift, carry):
-        dx, dy, dz = x - x[i], y - y[i], z - z[i]
-        absent = padding | padding[i]
+    def visit(block, shift, carry):
+        at = lambda a: tiling.block(a, block)
+        index = tiling.indices(block)
+        dx, dy, dz = x - at(rows[0]), y - at(rows[1]), z - at(rows[2])
+        absent = padding | at(absent_rows)
         if space is not None:
             dx, dy, dz = space.minimum_image(dx, dy, dz, inverse)
         if shift is None:
-            absent = absent | (slot == i)
+            absent = absent | (slot == index)
         else:
             by = space.displacement(shift)
             dx, dy, dz = dx + by[0], dy + by[1], dz + by[2]
-            absent = absent | ((slot == i) & (shift == 0).all())  # an atom does interact with its own images
+            absent = absent | ((slot == index) & (shift == 0).all())  # an atom does interact with its own images
         r2 = _squared((dx, dy, dz), blur)
         r2 = jnp.where(absent, jnp.asarray(FAR, r2.dtype), r2)
-        row = None if per_row is None else {k: v[i] for k, v in per_row.items()}
-        return pair(lambda a: a[i], r2, (dx, dy, dz), row, carry)
+        row = None if per_row is None else {k: tiling.table(v, block) for k, v in per_row.items()}
+        pairs = Pairs(tiling.own, lambda a: at(tiling.rows(a)))
+        return pair(pairs, r2, (dx, dy, dz), row, carry)
 
+    start = jax.tree.map(tiling.begun, init)
     if space is None or max(space.images) == 0:
-        return lax.fori_loop(0, n_rows, lambda i, carry: visit(i, None, carry), init)
-    shifts = space.shifts(positions.dtype)
-    imaged = lambda k, carry: visit(k % n_rows, shifts[k // n_rows], carry)
-    return lax.fori_loop(0, n_rows * len(shifts), imaged, init)
+        out = lax.fori_loop(0, n_blocks, lambda i, carry: visit(i, None, carry), start)
+    else:
+        shifts = space.shifts(positions.dtype)
+        imaged = lambda k, carry: visit(k % n_blocks, shifts[k // n_blocks], carry)
+        out = lax.fori_loop(0, n_blocks * len(shifts), imaged, start)
+    return jax.tree.map(tiling.collected, out)
+
+
+class _Tiling:
+    """Several rows of pairs in one pass where the lanes alone are too few to fill it.
+
+    Lanes (*lanes) are repeated `tiles` times to (tiles * lanes): pass b takes row b * tiles + t in tile t. At the end the tiles
+    are summed. With enough lanes there is one tile, and nothing happens.
+    """
+
+    def __init__(self, n_slots: int, lanes: tuple[int, ...]):
+        self.n_slots, self.lanes = n_slots, lanes
+        self.width = math.prod(lanes)
+        self.tiles = max(1, min(WIDTH // max(self.width, 1), n_slots))
+
+    def _flat(self, a):
+        """(atoms, ..., width or 1) from (atoms, ..., *lanes or ones)."""
+        front = a.shape[: a.ndim - len(self.lanes)]
+        if math.prod(a.shape[len(front) :]) == 1:
+            return a.reshape(*front, 1)
+        return jnp.broadcast_to(a, (*front, *self.lanes)).reshape(*front, self.width)
+
+    def own(self, a):
+        """Values per atom, the same in every tile."""
+        a = self._flat(a)
+        return a if a.shape[-1] == 1 else jnp.concatenate([a] * self.tiles, axis=-1)
+
+    def spaced(self, space):
+        cell = space.cell.reshape(3, 3, *space.cell.shape[2:], *[1] * (2 + len(self.lanes) - space.cell.ndim))
+        return eqx.tree_at(lambda s: s.cell, space, self.own(cell))
+
+    def rows(self, a):
+        """Values per atom (atoms, *lanes) as `block` takes them, in whole blocks.
+
+        Rows behind the last atom repeat it: whatever is finite will do, for `behind` says that they hold no pair.
+        """
+        a = self._flat(a)
+        extra = -self.n_slots % self.tiles
+        return jnp.pad(a, ((0, extra), (0, 0)), mode="edge") if extra else a
+
+    @property
+    def behind(self):
+        """True for rows behind the last atom (rows, 1)."""
+        return jnp.arange(self.n_slots + -self.n_slots % self.tiles)[:, None] >= self.n_slots
+
+    def block(self, rows, block):
+        """Values (tiles * width,) or (1,) of the rows of a pass."""
+        if self.tiles == 1:
+            return rows[block]
+        part = lax.dynamic_slice_in_dim(rows, block * self.tiles, self.tiles, 0)
+        return jnp.broadcast_to(part, (self.tiles, self.width)).reshape(-1)
+
+    def indices(self, block):
+        """Which row each lane of a pass works on."""
+        if self.tiles == 1:
+            return block
+        return jnp.repeat(block * self.tiles + jnp.arange(self.tiles), self.width)
+
+    def table(self, a, block):
+        """Parameters (atoms, tiles * width or 1) of the pairs of a pass, from (atoms, atoms, *lanes)."""
+        a = self._flat(a)
+        if self.tiles == 1:
+            return a[block]
+        extra = -self.n_slots % self.tiles
+        a = jnp.pad(a, ((0, extra), (0, 0), (0, 0)), mode="edge") if extra else a
+        part = jnp.moveaxis(lax.dynamic_slice_in_dim(a, block * self.tiles, self.tiles, 0), 0, 1)
+        return jnp.broadcast_to(part, (part.shape[0], self.tiles, self.width)).reshape(part.shape[0], -1)
+
+    def begun(self, init):
+        """The carry before the first pass."""
+        return jnp.concatenate([self._flat(jnp.broadcast_to(init, (self.n_slots, *self.lanes)))] * self.tiles, axis=-1)
+
+    def collected(self, sums):
+        """(atoms, *lanes) from the sums of the tiles."""
+        return sums.reshape(self.n_slots, self.tiles, *self.lanes).sum(1) if self.tiles > 1 else sums.reshape(-1, *self.lanes)
 
 
 def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
@@ -79,7 +180,7 @@ def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
             d = space.minimum_image(*d, inverse)
         r2 = _squared(d, blur)
         r2 = jnp.where(index == slot, jnp.asarray(FAR, r2.dtype), r2)
-        return pair(partner, r2, d, _species_row(per_row, neighbors, partner), carry)
+        return pair(Pairs(lambda a: a, partner), r2, d, _species_row(per_row, neighbors, partner), carry)
 
     # Slots behind the last neighbour of any atom are there for growth only.
     return lax.fori_loop(0, neighbors.most, visit, init)

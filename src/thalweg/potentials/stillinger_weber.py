@@ -50,7 +50,7 @@ class StillingerWeber(Potential):
         zero = jnp.where((numbers == self.species) | (numbers < 0), 0, jnp.nan).astype(dtype)
         zero = zero + jnp.zeros((positions.shape[0], *positions.shape[2:]), dtype)
 
-        def moments(partner, r2, d, row, carry):
+        def moments(_pairs, r2, d, row, carry):
             inverse, t = self._decay(r2)
             g = jnp.exp(self.gamma * t)
             u = [inverse * c for c in d]
@@ -63,14 +63,14 @@ class StillingerWeber(Potential):
         two, square, *moment = sum_rows(moments, positions, numbers, (zero,) * 12, None, space, neighbors)
         atomic = 0.5 * two + self._three_body(moment, square)
 
-        def forces(partner, r2, d, row, carry):
+        def forces(pairs, r2, d, row, carry):
             inverse, t = self._decay(r2)
             g = jnp.exp(self.gamma * t)
             _, slope = self._two_body(inverse, t)
             u = [inverse * c for c in d]  # from the partner to the atom
             # Moments of both atoms as seen along u: odd ones change sign with the direction.
-            even = [m + partner(m) for m in (moment[0], *moment[4:])]
-            odd = [m - partner(m) for m in moment[1:4]]
+            even = [pairs.own(m) + pairs.partner(m) for m in (moment[0], *moment[4:])]
+            odd = [pairs.own(m) - pairs.partner(m) for m in moment[1:4]]
             push = self._angular(g, t, inverse, u, even, odd, slope)
             pushed = tuple(f + p for f, p in zip(carry[0], push, strict=True))
             if not virial:

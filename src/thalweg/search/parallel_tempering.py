@@ -83,7 +83,9 @@ class ParallelTempering(Search):
 
     def init(self, system: System, n_walkers: int, dtype) -> State:
         if n_walkers % self.rungs:
-            raise InputError(f"{n_walkers} walkers do not make whole ladders of {self.rungs} rungs; change walkers or search.rungs")
+            raise InputError(
+                f"{n_walkers} walkers do not make whole ladders of {self.rungs} rungs; change walkers or search.rungs"
+            )
         zero = jnp.zeros(n_walkers, jnp.int32)
         x = jnp.zeros((n_walkers, len(system.numbers), 3), dtype)
         index = jnp.arange(n_walkers, dtype=jnp.int32)
