@@ -198,9 +198,9 @@ def _cells(flat, rows) -> np.ndarray | None:
 
 def _voluminous(cells: np.ndarray) -> np.ndarray:
     """True (k,) for cells that are finite and not flat; a search that moves them may leave others behind."""
-    cells = np.where(np.isfinite(cells).all((1, 2))[:, None, None], cells, 0).astype(np.float64)
-    lengths = np.linalg.norm(cells, axis=-1).prod(-1)
-    return np.abs(np.linalg.det(cells)) > 1e-3 * np.maximum(lengths, 1e-30)
+    known = np.where(np.isfinite(cells), cells, 0).astype(np.float64)
+    lengths = np.linalg.norm(known, axis=-1).prod(-1)
+    return np.isfinite(cells).all((1, 2)) & (np.abs(np.linalg.det(known)) > 1e-3 * np.maximum(lengths, 1e-30))
 
 
 def save_state(state: DeviceState, arrays: dict[str, np.ndarray]) -> bytes:

@@ -33,9 +33,9 @@ def drawn_axes(positions: np.ndarray, minimum: Minimum) -> list[int]:
     """Axes along which the cell is drawn: the periodic ones, and others that hold all atoms, as the vacuum of a slab does."""
     if not any(minimum.pbc):
         return []
-    given: list[bool] = np.abs(np.asarray(minimum.cell, float)).any(1).tolist()
+    given = [bool(np.abs(np.asarray(v, float)).any()) for v in minimum.cell]
     inside = positions @ np.linalg.inv(full(minimum))
-    holds: list[bool] = ((inside.min(0) > -0.01) & (inside.max(0) < 1.01)).tolist()
+    holds = [bool(a.min() > -0.01 and a.max() < 1.01) for a in inside.T]
     return [k for k in range(3) if minimum.pbc[k] or (given[k] and holds[k])]
 
 

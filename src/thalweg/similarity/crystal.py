@@ -20,7 +20,7 @@ from thalweg.similarity.lattice import CELL_DIGITS, Lattice, isometries
 #: Frames tried together by the exact check, and atoms that sort them out before all are looked at.
 _FRAME_BLOCK, _PROBES = 128, 4
 #: Atoms of the rarest species of which the one with the fewest counterparts becomes the anchor.
-_ANCHORS = 8
+_ANCHORS = 32
 
 
 def same_structure(a, b, numbers, tolerance: float, cell, pbc, other_cell=None) -> bool:

@@ -16,7 +16,7 @@ _WAVES = 4
 #: Factors that make every sum change by about e when atoms of a dense packing move by e at random.
 _WAVE_SCALES, _VECTOR_SCALE = (0.4, 0.45, 0.35, 0.33), 0.5
 #: Pairs of atoms treated together: their arrays should stay in a core's own cache.
-_BLOCK_PAIRS = 200_000
+_BLOCK_PAIRS = 20_000
 
 
 def fingerprints(positions, numbers, cell, pbc, length: float) -> np.ndarray:
@@ -93,40 +93,66 @@ def _neighbours(x: np.ndarray, lattices: list[Lattice], reach: float):
     Returns both ends (pairs,), counted through all structures, the vectors (3 arrays) from the first to the second, and
     their squares.
     """
-    k, n, _ = x.shape
+    n = x.shape[1]
     m = lattices[0].n_periodic
     frames = np.stack([lattice.frame for lattice in lattices])  # (1 or k, 3, 3)
-    heights = np.stack([lattice.heights for lattice in lattices])
-    images = np.ceil(reach / heights.min(0) - 0.5 - 1e-9).astype(int)
-    images[m:] = 0
-    i, j = np.triu_indices(n, 0 if images.any() else 1)
-    fractions = x @ np.linalg.inv(frames)
-    # One array per axis, to which the images that may be near along it are added: few, and only in small cells.
-    difference = [np.subtract(f[:, j], f[:, i]).ravel() for f in np.moveaxis(fractions, -1, 0)]
-    pair, turned = np.arange(k * len(i)), np.zeros(k * len(i), int)
+    far = reach / np.stack([lattice.heights for lattice in lattices])
+    fractions = np.moveaxis(x @ np.linalg.inv(frames), -1, 0)
+    along = [f[:, None, :] - f[:, :, None] for f in fractions]
+    for axis in range(m):
+        along[axis] -= np.rint(along[axis])
+    d, r2 = _vectors(along, frames[:, :, :, None, None])
+    above = np.arange(n)[:, None] < np.arange(n)
+    found = [np.flatnonzero((r2 < reach**2) & above)]
+    vectors, squares = [[c.ravel()[found[0]] for c in d]], [r2.ravel()[found[0]]]
+    if far[:, :m].max() > 0.5:
+        pair, along = _images(along, far, m, above | np.eye(n, dtype=bool))
+        if len(pair):
+            lanes = np.zeros(len(pair), int) if len(frames) == 1 else pair // n**2
+            d, r2 = _vectors(along, np.moveaxis(frames[lanes], 0, -1)[None])
+            near = np.flatnonzero(r2[0] < reach**2)
+            found.append(pair[near])
+            vectors.append([c[0, near] for c in d])
+            squares.append(r2[0, near])
+    pair = np.concatenate(found)
+    structure, i = pair // n**2 * n, pair // n % n
+    return structure + i, structure + pair % n, [np.concatenate(c) for c in zip(*vectors, strict=True)], np.concatenate(squares)
+
+
+def _vectors(along, frames) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cartesian vectors (3 arrays) from fractions (3 arrays) along frames (lanes, 3, 3, ...), and their squares."""
+    d = []
+    for c in range(3):
+        terms = [along[axis] * frames[:, axis, c] for axis in range(3) if frames[:, axis, c].any()]
+        d.append(sum(terms[1:], start=terms[0]))
+    return d, d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+
+
+def _images(along, far, m: int, mask):
+    """Images other than the nearest that may be as near as `far`, in fractions (1 or k, 3) of each axis.
+
+    `along` are three arrays (k, atoms, atoms) of fractions, of which those of `mask` are looked at. Returns which pair
+    each image is of, counted through all, and fractions to it: few, and only in small cells.
+    """
+    k, n = along[0].shape[:2]
+    width = lambda axis, pair: far[0, axis] if len(far) == 1 else far[pair // n**2, axis]
+    candidate = np.zeros((k, n, n), bool)
+    for axis in range(m):
+        candidate |= np.abs(along[axis]) > 1 - far[:, axis, None, None]
+    pair = np.flatnonzero(candidate & mask)
+    along, turned = [f.ravel()[pair] for f in along], np.zeros(len(pair), int)
     for axis in range(3):
-        along = difference[axis]
-        if axis < m:
-            along -= np.round(along)
-        far = reach / (heights[0, axis] if len(lattices) == 1 else heights[pair // len(i), axis])
-        size, away = np.abs(along), np.where(along < 0, -1, 1)
-        kept, shifts = [np.flatnonzero(size < far)], [np.zeros(1, int)]
+        size, away, limit = np.abs(along[axis]), np.where(along[axis] < 0, -1, 1), width(axis, pair)
+        kept = [np.flatnonzero(size < limit)]
         shifts = [np.zeros(len(kept[0]), int)]
-        for s in range(1, images[axis] + 1):
-            for near, turn in ((np.flatnonzero(s - size < far), -s), (np.flatnonzero(s + size < far), s)):
+        for s in range(1, int(np.ceil(far[:, axis].max() - 0.5)) + 1) if axis < m else ():
+            for near, turn in ((np.flatnonzero(s - size < limit), -s), (np.flatnonzero(s + size < limit), s)):
                 kept.append(near)
                 shifts.append(turn * away[near])
-        kept, shift = np.concatenate(kept), np.concatenate(shifts)
-        pair, turned = pair[kept], 100 * turned[kept] + shift
-        difference = [c[kept] for c in difference]
-        difference[axis] += shift
-    if images.any():
-        once = (i != j)[pair % len(i)] | (turned > 0)
-        pair, difference = pair[once], [c[once] for c in difference]
-    structure, pair = np.divmod(pair, len(i))
-    frame = frames[0] if len(lattices) == 1 else np.moveaxis(frames[structure], 0, -1)
-    d = [difference[0] * frame[0, c] + difference[1] * frame[1, c] + difference[2] * frame[2, c] for c in range(3)]
-    r2 = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
-    near = np.flatnonzero(r2 < reach**2)
-    structure, pair = structure[near] * n, pair[near]
-    return structure + i[pair], structure + j[pair], [c[near] for c in d], r2[near]
+        chosen, shift = np.concatenate(kept), np.concatenate(shifts)
+        # Of an atom and its own images those on one side: a number above zero for one of every two opposite ones.
+        pair, turned = pair[chosen], 1000 * turned[chosen] + shift
+        along = [f[chosen] for f in along]
+        along[axis] += shift
+    once = np.flatnonzero(np.where(pair // n % n == pair % n, turned > 0, turned != 0))
+    return pair[once], [f[once] for f in along]
