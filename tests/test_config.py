@@ -377,7 +377,7 @@ def test_seeds_of_a_periodic_system(tmp_path):
     assert resolved.search.origins[-1] == "given"
     np.testing.assert_allclose(resolved.search.starts[-1].positions, [f.positions for f in frames], atol=1e-7)
     equal(resolve(parse_toml(to_toml(resolved.tables))).search, resolved.search)
-    with pytest.raises(StructureError, match="structure 0 has another cell than the system; .* --filter frechet"):
+    with pytest.raises(StructureError, match=r"structure 0 has another cell than the system; .* --filter frechet"):
         resolve({"system": {**system, "cell": 5.4}, "potential": {"kind": "stillinger-weber"}})
     moving = {"potential": {"kind": "stillinger-weber"}, "filter": {"kind": "frechet"}}
     resolved = resolve({"system": {**system, "cell": 5.4}, **moving})

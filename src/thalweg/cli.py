@@ -21,6 +21,11 @@ COMMANDS = {
     "resume": ("go on with a run exactly where it stopped", "search", "thalweg resume thalweg-runs/LJ38-001 --time 600"),
     "init": ("write a commented TOML input", "init", "thalweg init Au55 --potential gupta -o input.toml"),
     "relax": ("relax the structures in a file", "relax", "thalweg relax start.xyz --potential gupta -o relaxed.xyz"),
+    "anneal": (
+        "simulated annealing of the structures in a file",
+        "anneal",
+        "thalweg anneal liquid.xyz --potential stillinger-weber",
+    ),
     "show": ("what a run has found", "show", "thalweg show thalweg-runs/LJ38-001"),
     "export": ("write a run's minima for other programs", "show", "thalweg export thalweg-runs/LJ38-001 minima.extxyz"),
     "bench": ("success rates and costs on problems with known answers", "", "thalweg bench lj38 --seeds 20"),
@@ -133,8 +138,12 @@ def _limits(p: argparse.ArgumentParser) -> None:
 
 
 def _system(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--potential", metavar="NAME", help="a name of `thalweg list potentials`, or my_file:MyPotential")
+    _potential(p)
     p.add_argument("--relaxer", metavar="NAME", help="a name of `thalweg list relaxers` (default: lbfgs)")
+
+
+def _potential(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--potential", metavar="NAME", help="a name of `thalweg list potentials`, or my_file:MyPotential")
     group = p.add_argument_group("periodic systems")
     group.add_argument(
         "--cell", metavar="C", help='edge of a cube, or "a,b,c", or "a,b,c,alpha,beta,gamma", or nine numbers (Å, or reduced)'
@@ -204,6 +213,23 @@ def _relax(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-o", "--output", metavar="FILE", help="relaxed structures (default: FILE-relaxed.extxyz)")
     p.add_argument("-q", "--quiet", action="store_true", help="no table")
+
+
+def _anneal(p: argparse.ArgumentParser) -> None:
+    p.add_argument("file", metavar="FILE", help="structures, in any format that ASE reads")
+    _potential(p)
+    p.add_argument(
+        "--temperature", metavar="HOT:COLD", help="in K, or kT for model systems (default: estimated from how stiff bonds are)"
+    )
+    p.add_argument("--steps", metavar="N", help="steps of dynamics, each one evaluation (default: 20000)")
+    p.add_argument("--copies", metavar="N", help="trajectories of each structure (default: 8 of a single one, else 1)")
+    p.add_argument("--seed", metavar="N", help="of the random numbers (default: 0)")
+    p.add_argument("--fmax", metavar="F", help="largest force left on an atom (default: 1e-4)")
+    p.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="such as relaxer.friction=0.5 or potential.cutoff=2.5"
+    )
+    p.add_argument("-o", "--output", metavar="FILE", help="the minima, best first (default: FILE-annealed.extxyz)")
+    p.add_argument("-q", "--quiet", action="store_true", help="no table, no progress")
 
 
 def _show(p: argparse.ArgumentParser) -> None:

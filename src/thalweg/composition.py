@@ -107,7 +107,7 @@ def boundaries(table: Mapping, n_atoms: int, density: float | None = None) -> tu
     pbc = axes(given["pbc"]) if "pbc" in given else None
     if "cell" in given and "density" in given:
         raise InputError("a cell and a density are given; one of them says how large the cell is")
-    if pbc == (False, False, False):
+    if pbc is not None and not any(pbc):
         if len(given) > 1:
             raise InputError('pbc is "none", and a system without periodic axes has no cell or density; give one or the other')
         return np.zeros((3, 3)), pbc
@@ -170,7 +170,7 @@ def axes(value) -> tuple[bool, bool, bool]:
     if isinstance(value, bool):
         return (value,) * 3
     if isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, bool) for v in value):
-        return tuple(value)  # type: ignore[return-value]
+        return value[0], value[1], value[2]
     text = value.strip().lower() if isinstance(value, str) else None
     if text in ("none", "false", ""):
         return (False, False, False)
@@ -178,7 +178,7 @@ def axes(value) -> tuple[bool, bool, bool]:
         return (True, True, True)
     if text is None or not set(text) <= set("xyz") or len(set(text)) < len(text):
         raise InputError(f"pbc is {value}; it names {_PBC}")
-    return tuple(k in text for k in "xyz")  # type: ignore[return-value]
+    return "x" in text, "y" in text, "z" in text
 
 
 def axes_of(pbc) -> str:

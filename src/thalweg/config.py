@@ -15,17 +15,20 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import jax
 import numpy as np
 
-from thalweg import presets, registry, schema
+from thalweg import presets, prng, registry, schema
 from thalweg.composition import KEYS, Composition, composition, formula_of
 from thalweg.errors import InputError, StructureError, suggest
 from thalweg.formula import MODELS
 from thalweg.generators.seeded import given as given_starts
 from thalweg.io import read_structures
 from thalweg.potentials.base import Potential
-from thalweg.relax.driver import Relaxation
-from thalweg.relax.filters import CellFilter, Filter, Positions
+from thalweg.relax.driver import Relaxation, relax
+from thalweg.relax.filters import CellFilter, Filter
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.relax.stiffness import annealing_for
 from thalweg.run import Settings, Stop, bucket
 from thalweg.search.base import Search
 from thalweg.structure import Structure
@@ -55,7 +58,7 @@ class Resolved:
     @property
     def units(self) -> tuple[str, str]:
         """Units of energy and length: reduced ones for model particles."""
-        return self.potential.units(self.system.numbers)
+        return self.potential.units(np.asarray(self.system.numbers))
 
 
 def read_input(path: Path | str) -> dict:
@@ -103,10 +106,16 @@ def resolve(tables: Mapping) -> Resolved:
         raise InputError("seeds in [system] and starts in [search] are given; give one, or the file to a start of kind seeded")
     defaults = preset_defaults(system, potential, filter, list(made.seeds))
     energy = defaults["BasinHopping"]["energy_scale"]
-    relaxer_table = schema.fill("relaxer", {"kind": "lbfgs", **tables.get("relaxer", {})}, "[relaxer]", defaults)
     given = _with_seeds(tables.get("search", {}), system, filter)
     search_table = schema.fill("search", {"kind": "basin-hopping", **given}, "[search]", defaults)
-    run_table = schema.fill_fields(_plain_fields(Settings), tables.get("run", {}), "[run]")
+    search = schema.build("search", search_table)
+    # A search may bring its relaxer, as annealing does.
+    usual = getattr(type(search), "relaxer_kind", "lbfgs")
+    relaxer_table = schema.fill("relaxer", {"kind": usual, **tables.get("relaxer", {})}, "[relaxer]", defaults)
+    own = {}
+    if relaxer_table["kind"] == "annealing":
+        relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
+    run_table = schema.fill_fields(_plain_fields(Settings), {**own, **tables.get("run", {})}, "[run]")
     stop_table, stop = resolve_stop(tables.get("stop", {}), energy)
     relaxer = schema.build("relaxer", relaxer_table)
     return Resolved(
@@ -123,7 +132,7 @@ def resolve(tables: Mapping) -> Resolved:
         system,
         potential,
         Relaxation(potential, relaxer, filter=filter),
-        schema.build("search", search_table),
+        search,
         Settings(**run_table),
         stop,
     )
@@ -213,37 +222,46 @@ def _potentials_for(numbers: np.ndarray) -> str:
     )
 
 
-def preset_defaults(
-    system: System, potential: Potential, filter: Filter = Positions(), seeds: list[Structure] | None = None
-) -> dict[str, dict]:
+def preset_defaults(system: System, potential: Potential, filter: Filter, seeds: list[Structure]) -> dict[str, dict]:
     """What the shipped searches (`thalweg.presets`) take for this system, by class name: lengths, energies, moves, starts."""
     own = _seeds(seeds, system, filter) if seeds else {}
-    search = _search_for(system, potential, seeds, filter)
-    relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
+    if any(system.pbc):
+        search = presets.periodic_search(system, potential, seeds, filter.moves_cell)
+    else:
+        search = presets.cluster_search(system, potential, [np.asarray(s.positions) for s in seeds])
     starts = [
-        {"kind": g.name, "weight": float(f"{w:.6g}"), **(own if g.name == own.get("kind") else {})}
+        {**schema.table_of("generator", g), "weight": float(f"{w:.6g}"), **(own if g.name == own.get("kind") else {})}
         for g, w in zip(search.starts, search.start_weights.tolist(), strict=True)
     ]
-    hopping = {key: getattr(search, key) for key in ("temperature", "energy_scale", "patience", "explore")}
+    moves = [schema.table_of("generator", g) for g in search.moves]
+    hopping = {k: v for k, v in schema.table_of("search", search).items() if k not in ("kind", "moves", "starts")}
+    scale = {"energy_scale": search.energy_scale}
+    relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
     return {
         "LBFGS": {"max_step": float(relaxer.max_step)},
-        "BasinHopping": {**hopping, "moves": [g.name for g in search.moves], "starts": starts},
+        "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "RandomSearch": {"starts": starts},
+        "ParallelTempering": {**scale, "starts": starts},
     }
 
 
-def _search_for(system: System, potential: Potential, seeds: list[Structure] | None, filter: Filter):
-    """The shipped search for a system: of clusters, or of periodic systems."""
-    if any(system.pbc) and hasattr(presets, "periodic_search"):
-        return presets.periodic_search(system, potential, seeds, filter.moves_cell)
-    if any(system.pbc):  # until there is one
-        from thalweg.generators.mutation import Displace
-        from thalweg.generators.random import RandomBall
-        from thalweg.search.basin_hopping import BasinHopping
-
-        starts = (RandomBall(), given_starts(seeds, system)) if seeds else (RandomBall(),)
-        return BasinHopping((Displace(),), starts, energy_scale=potential.energy_scale(np.asarray(system.numbers)) or 1.0)
-    return presets.cluster_search(system, potential, [np.asarray(s.positions) for s in seeds] if seeds else None)
+def _suited_annealing(
+    table: Mapping, system: System, potential: Potential, search: Search, defaults: dict
+) -> tuple[dict, dict]:
+    """The full [relaxer] of an annealing, with the temperatures and time step that suit the system, and what [run] needs."""
+    needed = {"hot", "cold", "dt", "friction", "max_step"}
+    full = {"kind": "annealing", **table}
+    if needed - set(table):
+        bond = float(np.mean(system.bond_lengths))
+        parent = system.structure(np.zeros((1, len(system.numbers), 3)))
+        with jax.enable_x64(True):
+            start = search.starts[0](prng.key(0), parent, system)  # type: ignore[attr-defined]
+        start = system.structure(np.asarray(start.positions))
+        minimum = relax(start, Relaxation(potential, LBFGS(max_step=0.15 * bond), 1e-3 * bond)).structures
+        suited = annealing_for(potential, minimum, bond, 1)
+        full = {**{name: float(f"{getattr(suited, name):.4g}") for name in needed}, **full}
+    full = schema.fill("relaxer", full, "[relaxer]", defaults)
+    return full, {"max_steps": full["n_steps"] + 1000}
 
 
 def _with_seeds(table: Mapping, system: System, filter: Filter) -> Mapping:

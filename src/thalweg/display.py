@@ -90,28 +90,62 @@ def paragraph(label: str, text: str, width: int | None = None) -> str:
     return textwrap.fill(text, max(width, 40), initial_indent=label.ljust(10), subsequent_indent=indent, break_on_hyphens=False)
 
 
+class StatusLine:
+    """A line of a terminal that is written anew; elsewhere a line at most every `LOG_EVERY` seconds."""
+
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None):
+        self.quiet, self.stream = quiet, stream or sys.stderr
+        self.terminal = is_terminal(self.stream)
+        self._shown, self._said_at = False, -float("inf")
+
+    def show(self, text: str) -> None:
+        """Write this in place of what was there."""
+        if self.quiet:
+            return
+        if self.terminal:
+            width = shutil.get_terminal_size((100, 24)).columns
+            # Written in one piece, text before the erasure of the rest: no flicker.
+            self.stream.write("\r" + text[: max(width - 1, 1)] + "\x1b[K")
+            self.stream.flush()
+            self._shown = True
+        elif time.monotonic() - self._said_at >= LOG_EVERY:
+            self._said_at = time.monotonic()
+            print(text, file=self.stream, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.clear()
+        print(text, file=self.stream, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+            self._shown = False
+
+
 class Live:
     """Progress of a search on one line of a terminal; elsewhere a line when the best improves, at most one per `LOG_EVERY`."""
 
     def __init__(self, name: str, unit: str, limit: float | None, quiet: bool = False, stream: TextIO | None = None):
         self.name, self.unit, self.limit, self.quiet = name, unit, limit, quiet
-        self.stream = stream or sys.stderr
-        self.terminal = is_terminal(self.stream)
+        self._line = StatusLine(quiet, stream)
+        self.stream, self.terminal = self._line.stream, self._line.terminal
         self._first: Progress | None = None
         self._said, self._said_at = float("inf"), -float("inf")
-        self._shown = False
 
     def waiting(self) -> None:
         """The time before the first visit returns."""
         if self.terminal:
-            self._line(f"{self.name}  compiling (once for this size and machine; a few seconds)")
+            self._line.show(f"{self.name}  compiling (once for this size and machine; a few seconds)")
 
     def __call__(self, now: Progress) -> None:
         if self.quiet:
             return
         self._first = self._first or now
         if self.terminal:
-            self._line(self.text(now))
+            self._line.show(self.text(now))
         elif now.best < self._said - 1e-6 * abs(now.best) and time.monotonic() - self._said_at >= LOG_EVERY:
             self._said, self._said_at = now.best, time.monotonic()
             print(self.text(now), file=self.stream, flush=True)
@@ -130,21 +164,8 @@ class Live:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self.clear()
-        print(text, file=self.stream, flush=True)
+        self._line.note(text)
 
     def clear(self) -> None:
         """Take the live line away."""
-        if self._shown:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
-            self._shown = False
-
-    def _line(self, text: str) -> None:
-        if self.quiet:
-            return
-        width = shutil.get_terminal_size((100, 24)).columns
-        # Written in one piece, text before the erasure of the rest: no flicker.
-        self.stream.write("\r" + text[: max(width - 1, 1)] + "\x1b[K")
-        self.stream.flush()
-        self._shown = True
+        self._line.clear()

@@ -58,14 +58,21 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "slip": "thalweg.generators.periodic:Slip",
         "replicate": "thalweg.generators.replicate:Replicate",
         "bond-switch": "thalweg.generators.bonds:BondSwitch",
+        "random-cell": "thalweg.generators.cells:RandomCell",
+        "lattice-fragment": "thalweg.generators.cells:LatticeFragment",
+        "symmetric-cell": "thalweg.generators.crystals:SymmetricCell",
+        "variable-cell": "thalweg.generators.crystals:VariableCell",
         "random": "thalweg.generators.random:RandomBall",
         "symmetric": "thalweg.generators.random:SymmetricRandom",
+        "random-cell": "thalweg.generators.cells:RandomCell",
+        "lattice-fragment": "thalweg.generators.cells:LatticeFragment",
         "seeded": "thalweg.generators.seeded:Seeded",
         "given": "thalweg.generators.seeded:Given",
     },
     "search": {
         "basin-hopping": "thalweg.search.basin_hopping:BasinHopping",
         "random": "thalweg.search.random_search:RandomSearch",
+        "parallel-tempering": "thalweg.search.parallel_tempering:ParallelTempering",
     },
 }
 
@@ -105,6 +112,12 @@ def find(room: str, name: str) -> type:
     if name in points:
         return _checked(room, name, _loaded(name, points[name]))
     raise InputError(f'there is no {room} called "{name}".{suggest(name, names(room))}')
+
+
+def name_of(room: str, cls: type) -> str:
+    """The name of a component's class, or its import path where it has none."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    return next((name for name, known in COMPONENTS[room].items() if known == path), path)
 
 
 def imported(path: str) -> type:

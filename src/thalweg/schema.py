@@ -6,6 +6,7 @@ are tables too, or just a name; lists of generators may carry a `weight` each wh
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 from collections.abc import Mapping
@@ -48,6 +49,7 @@ def fields(cls: type) -> dict[str, Field]:
     # A converter makes the argument of a constructor anything; what is written in an input is what the field holds.
     hints |= {k: v for k, v in _hints(cls.__init__).items() if k != "return" and (v is not Any or k not in hints)}
     parameters = [p for p in inspect.signature(cls.__init__).parameters.values() if p.name != "self"]
+    factories = {f.name: f.default_factory for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
     found = {}
     for p in parameters:
         if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
@@ -58,7 +60,9 @@ def fields(cls: type) -> dict[str, Field]:
         room, many = _component(hint)
         weights = f"{p.name.removesuffix('s')}_weights" if many else None
         weights = weights if any(q.name == weights for q in parameters) else None
-        found[p.name] = Field(p.name, hint, p.default, room, many, weights)
+        factory = factories.get(p.name, dataclasses.MISSING)
+        default = p.default if factory is dataclasses.MISSING else factory()
+        found[p.name] = Field(p.name, hint, default, room, many, weights)
     carried = {f.weights for f in found.values()}
     return {name: f for name, f in found.items() if name not in carried}
 
@@ -90,11 +94,29 @@ def fill_fields(known: Mapping[str, Field], table: Mapping, where: str, defaults
             full[name] = _filled(field, table[name], at, where, defaults)
         elif field.default is MISSING:
             raise InputError(f"{where} lacks {name} ({field.type_name})")
+        elif field.room and not field.many and field.default is not None:
+            full[name] = _filled(field, table_of(field.room, field.default), at, where, defaults)
         elif isinstance(field.default, tuple):
             full[name] = list(field.default)
         else:
             full[name] = field.default
     return full
+
+
+def table_of(room: str, component) -> dict:
+    """The table of a component: its kind, and the plain values it has beyond the defaults of its class."""
+    cls = type(component)
+    table: dict[str, Any] = {"kind": registry.name_of(room, cls)}
+    for name, field in fields(cls).items():
+        value = getattr(component, name, field.default)
+        if (
+            field.room is None
+            and not is_array(field.hint)
+            and type(value) in (bool, int, float, str, tuple)
+            and value != field.default
+        ):
+            table[name] = list(value) if isinstance(value, tuple) else value
+    return table
 
 
 def refuse_unknown(table: Mapping, known, where: str) -> None:

@@ -55,7 +55,9 @@ def enter_periodic(tables: dict, options: Namespace) -> None:
     if options.pressure is not None:
         table = tables.setdefault("filter", {})
         if table.setdefault("kind", "frechet") in ("positions", "plane"):
-            raise InputError(f"the filter {table['kind']} knows no pressure; use --filter frechet or unit-cell, which move the cell")
+            raise InputError(
+                f"the filter {table['kind']} knows no pressure; use --filter frechet or unit-cell, which move the cell"
+            )
         table["scalar_pressure"] = pressure(options.pressure)
 
 

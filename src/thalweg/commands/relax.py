@@ -120,7 +120,7 @@ def _relaxed(structures: list[Structure], potential: Potential, tables: dict, fm
     """Structures of one size, relaxed side by side; lengths are those of the first."""
     first = structures[0]
     _, filter = resolve_filter(tables["filter"], first.cell, first.pbc)
-    defaults = preset_defaults(periodic(first.numbers, potential, first.cell, first.pbc), potential, filter)
+    defaults = preset_defaults(periodic(first.numbers, potential, first.cell, first.pbc), potential, filter, [])
     full = schema.fill("relaxer", {"kind": "lbfgs", **tables["relaxer"]}, "[relaxer]", defaults)
     relaxer = schema.build("relaxer", full)
     return relax_batch(stack(structures), Relaxation(potential, relaxer, fmax, max_steps, filter))
