@@ -64,8 +64,6 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "variable-cell": "thalweg.generators.crystals:VariableCell",
         "random": "thalweg.generators.random:RandomBall",
         "symmetric": "thalweg.generators.random:SymmetricRandom",
-        "random-cell": "thalweg.generators.cells:RandomCell",
-        "lattice-fragment": "thalweg.generators.cells:LatticeFragment",
         "seeded": "thalweg.generators.seeded:Seeded",
         "given": "thalweg.generators.seeded:Given",
     },
