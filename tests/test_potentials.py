@@ -275,7 +275,7 @@ def test_calculator_compiles_once_per_size():
     [
         (Atoms("Ag2", positions=np.zeros((2, 3))), StructureError, "coincide"),
         (Atoms("AgCu", positions=np.eye(3)[:2] * 2.8), InputError, "Cu-Ag"),
-        (Atoms("Ag2", positions=np.eye(3)[:2] * 2.8, cell=np.eye(3) * 9, pbc=True), InputError, "pbc"),
+        (Atoms("Ag2", positions=np.eye(3)[:2] * 2.8, cell=np.eye(3) * 9, pbc=True), InputError, "cutoff"),
         (Atoms(), StructureError, "without atoms"),
     ],
 )

@@ -51,7 +51,7 @@ class StillingerWeber(Potential):
         zero = zero + jnp.zeros((positions.shape[0], *positions.shape[2:]), dtype)
 
         def moments(_pairs, r2, d, row, carry):
-            inverse, t = self._decay(r2)
+            _, inverse, t = self._decay(r2)
             g = jnp.exp(self.gamma * t)
             u = [inverse * c for c in d]
             gu = [g * c for c in u]
@@ -64,14 +64,10 @@ class StillingerWeber(Potential):
         atomic = 0.5 * two + self._three_body(moment, square)
 
         def forces(pairs, r2, d, row, carry):
-            inverse, t = self._decay(r2)
-            g = jnp.exp(self.gamma * t)
-            _, slope = self._two_body(inverse, t)
-            u = [inverse * c for c in d]  # from the partner to the atom
-            # Moments of both atoms as seen along u: odd ones change sign with the direction.
+            # Moments of both atoms as seen along d: odd ones change sign with the direction.
             even = [pairs.own(m) + pairs.partner(m) for m in (moment[0], *moment[4:])]
             odd = [pairs.own(m) - pairs.partner(m) for m in moment[1:4]]
-            push = self._angular(g, t, inverse, u, even, odd, slope)
+            push = self._push(r2, d, even, odd)
             pushed = tuple(f + p for f, p in zip(carry[0], push, strict=True))
             if not virial:
                 return pushed, ()
@@ -84,11 +80,11 @@ class StillingerWeber(Potential):
         return assembled(atomic, total, virials, numbers, space, self.a * self.sigma)
 
     def _decay(self, r2):
-        """1/r and sigma/(r - a sigma), the latter so negative beyond the cutoff that its exponential is exactly 0."""
-        inverse = 1 / jnp.sqrt(r2)
-        gap = r2 * inverse - self.a * self.sigma
-        # Not a maximum or a product with 0: a NaN must stay one.
-        return inverse, jnp.where(gap > -1e-3 * self.sigma, -1e3, self.sigma / gap)
+        """r, 1/r and sigma/(r - a sigma), the latter so negative beyond the cutoff that its exponential is exactly 0."""
+        r = jnp.sqrt(r2)
+        gap = jnp.minimum(r - self.a * self.sigma, -1e-3 * self.sigma)
+        both = 1 / (r * gap)  # one division serves two inverses
+        return r, both * gap, self.sigma * (both * r)
 
     def _two_body(self, inverse, t):
         """Energy of a pair and its derivative by the distance."""
@@ -107,24 +103,29 @@ class StillingerWeber(Potential):
         vector = sum(m * m for m in m1)
         return 0.5 * self.lambda_ * self.epsilon * (tensor - 2 * c * vector + c * c * m0 * m0 - (1 - c) ** 2 * square)
 
-    def _angular(self, g, t, inverse, u, even, odd, slope):
-        """Force (three components) of a pair on its atom, from both atoms' angles and from the pair itself (`slope`).
+    def _push(self, r2, d, even, odd):
+        """Force (three components) of a pair on its atom, from the pair itself and the angles at both of its atoms.
 
-        With T0, T2 the sums and T1 the difference (atom less partner) of the moments, the angles give
-        -u [g' (u.T2 u - 2 cos0 T1.u + cos0^2 T0 - 2 (1 - cos0)^2 g)] - g/r [2 (T2 u - u (u.T2 u)) - 2 cos0 (T1 - u (T1.u))].
+        With u = d/r, V' the slope of the pair energy, T0 and T2 the sums and T1 the difference (atom less partner) of the
+        moments, and Q = u.T2 u, L = cos0 T1.u, the force is -u V' - lambda epsilon times
+        u [g' (Q - 2 L + cos0^2 T0 - 2 (1 - cos0)^2 g) - 2 g/r (Q - L)] + 2 g/r [T2 u - cos0 T1].
         """
-        c, strength = self.cos0, self.lambda_ * self.epsilon
-        t0, (xx, yy, zz, yz, xz, xy) = even[0], even[1:]
-        x, y, z = u
+        r, inverse, t = self._decay(r2)
+        c, (t0, xx, yy, zz, yz, xz, xy), (x, y, z) = self.cos0, even, d
+        g = self.lambda_ * self.epsilon * jnp.exp(self.gamma * t)
         toward = (xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z)
-        mixed = [2 * (v - c * o) for v, o in zip(toward, odd, strict=True)]
-        quadratic = sum(v * k for v, k in zip(toward, u, strict=True))
-        linear = c * sum(o * k for o, k in zip(odd, u, strict=True))
-        g_slope = -self.gamma / self.sigma * t * t * g
-        across = strength * g * inverse
-        bend = strength * g_slope * (quadratic - 2 * linear + c * c * t0 - 2 * (1 - c) ** 2 * g)
-        along = bend - 2 * across * (quadratic - linear) + slope
-        return [-(along * k + across * m) for k, m in zip(u, mixed, strict=True)]
+        inverse2 = inverse * inverse
+        quadratic = sum(v * k for v, k in zip(toward, d, strict=True)) * inverse2
+        linear = c * inverse * sum(o * k for o, k in zip(odd, d, strict=True))
+        own = 2 * (1 - c) ** 2 / (self.lambda_ * self.epsilon) * g
+        # g' is -gamma/sigma t^2 g.
+        bend = self.gamma / self.sigma * t * t * (quadratic - 2 * linear + c * c * t0 - own)
+        along = self._two_body(inverse, t)[1] - g * (bend + 2 * inverse * (quadratic - linear))
+        # A division, because XLA computes its result once for all three components; a product it would compute thrice,
+        # with everything above. That is a third of the whole cost.
+        along = along / r
+        across = 2 * g * inverse2
+        return [-(along * k + across * (v - c * r * o)) for k, v, o in zip(d, toward, odd, strict=True)]
 
     def check(self, numbers: np.ndarray) -> None:
         strangers = set(np.unique(numbers)) - {self.species, -1}
