@@ -65,15 +65,16 @@ def contact_energies(points, x, points_bonds, bonds, mask, hard: bool = False, s
     """Geometric binding of `points` (p, 3) to atoms `x` (atoms, 3): a Lennard-Jones sum in units of one contact.
 
     Depends on no potential, so that generators can tell weakly bound atoms and good sites for any energy. Pairs nearer
-    than contact count as contact (-1) unless `hard`, when they repel. A point that is itself an atom must be masked by
-    the caller; distances below 1e-3 bonds are ignored.
+    than contact count as contact (-1) unless `hard`, when they repel. Distances below 1e-3 bonds are ignored, so that a
+    point may be one of the atoms, unless `hard`: a hard point on top of an atom overlaps it.
     """
     d2 = squared_distances(points, x, space)
     sigma2 = ((points_bonds[:, None] + bonds[None]) / 2) ** 2
     ratio = sigma2 / jnp.maximum(d2, 1e-6 * sigma2)
     ratio = jnp.minimum(ratio, 4.0 if hard else 1.0)
     s6 = ratio**3
-    return jnp.where(mask[None] & (d2 > 1e-6 * sigma2), s6 * (s6 - 2), 0).sum(1)
+    counts = mask[None] if hard else mask[None] & (d2 > 1e-6 * sigma2)
+    return jnp.where(counts, s6 * (s6 - 2), 0).sum(1)
 
 
 def landing_sites(directions, x, bond, bonds, mask):
