@@ -10,6 +10,8 @@ import pytest
 from thalweg import prng
 from thalweg.generators.base import Generator, moved
 from thalweg.generators.bonds import BondSwitch
+from thalweg.generators.cells import LatticeFragment, RandomCell
+from thalweg.generators.crystals import SymmetricCell, VariableCell
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
 from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist, NearSwap, Slip, Wave
 from thalweg.generators.random import RandomBall, SymmetricRandom
@@ -225,6 +227,7 @@ def test_generator(generator):
 
 LOCAL_MOVES = [LocalDisplace(), LocalTwist(), LocalSqueeze(), NearSwap(), BondSwitch()]
 CELL_MOVES = [*LOCAL_MOVES, Wave(), Slip(), Replicate(), Displace(), Swap(), Relocate()]
+CELL_STARTS = [RandomCell(), LatticeFragment(), SymmetricCell(), VariableCell()]
 
 
 @pytest.mark.parametrize("generator", LOCAL_MOVES, ids=lambda g: g.name)
@@ -242,7 +245,7 @@ def boxed(n: int, pbc=(True, True, True)):
     return system, Structure.create(x[None], numbers, cell, pbc=pbc)
 
 
-@pytest.mark.parametrize("generator", CELL_MOVES, ids=lambda g: g.name)
+@pytest.mark.parametrize("generator", CELL_MOVES + CELL_STARTS, ids=lambda g: g.name)
 def test_generator_in_a_cell(generator):
     check_generator(generator, *boxed(0))
 
