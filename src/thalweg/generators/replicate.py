@@ -86,11 +86,12 @@ def _divided_cells(order: int):
 
 def _triangular(halves: np.ndarray, n: np.ndarray) -> np.ndarray:
     """The form of the lattice spanned by `halves` / (2 n): the unit vectors in a basis of it, made triangular."""
-    rows = [r.copy() for r in halves]
+    rows: list[np.ndarray] = list(halves)
     basis = []
     for k in (2, 1, 0):  # a triangular basis of the spanned lattice, by Euclid on one column after the other
         while sum(r[k] != 0 for r in rows) > 1:
-            pivot = min((r for r in rows if r[k] != 0), key=lambda r: abs(r[k]))
+            column = np.abs([r[k] for r in rows])
+            pivot = rows[int(np.argmin(np.where(column > 0, column, column.max() + 1)))]
             rows = [r if r is pivot else r - pivot * (r[k] // pivot[k]) for r in rows]
         pivot = next(r for r in rows if r[k] != 0)
         basis.insert(0, pivot * np.sign(pivot[k]))
