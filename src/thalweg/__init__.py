@@ -15,7 +15,9 @@ _PUBLIC = {
     "errors": ("InputError", "PotentialError", "RunFolderError", "StructureError", "ThalwegError"),
     "io": ("read_structure", "read_structures", "write_structure"),
     "potentials.base": ("EnergyPotential", "Evaluation", "Potential"),
-    "potentials.pair": ("LennardJones", "Morse", "PairPotential", "SoftSphere"),
+    "potentials.pair": ("CSHGel", "GeneralisedLennardJones", "LennardJones", "Morse", "PairPotential", "SoftSphere"),
+    "potentials.binary": ("BinaryLennardJones",),
+    "potentials.stillinger_weber": ("StillingerWeber",),
     "potentials.many_body": ("Gupta", "SuttonChen"),
     "potentials.ase": ("ThalwegCalculator",),
     "relax.base": ("Relaxer",),
@@ -51,8 +53,10 @@ if TYPE_CHECKING:
     from thalweg.io import read_structure, read_structures, write_structure
     from thalweg.potentials.ase import ThalwegCalculator
     from thalweg.potentials.base import EnergyPotential, Evaluation, Potential
+    from thalweg.potentials.binary import BinaryLennardJones
     from thalweg.potentials.many_body import Gupta, SuttonChen
-    from thalweg.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
+    from thalweg.potentials.pair import CSHGel, GeneralisedLennardJones, LennardJones, Morse, PairPotential, SoftSphere
+    from thalweg.potentials.stillinger_weber import StillingerWeber
     from thalweg.relax.adapters import Adam, GradientDescent
     from thalweg.relax.base import Relaxer
     from thalweg.relax.driver import Relaxation, Relaxed

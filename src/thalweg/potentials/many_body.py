@@ -20,7 +20,7 @@ import numpy as np
 from thalweg.errors import InputError, suggest
 from thalweg.potentials.base import Evaluation, Potential, assembled
 from thalweg.potentials.pair import check_truncation, truncated
-from thalweg.potentials.rows import per_pair, push, sum_rows
+from thalweg.potentials.rows import once, per_pair, push, sum_rows
 
 #: Neighbours of an fcc atom shell by shell and their squared distances in units of the nearest.
 _FCC_COUNTS = np.array([12, 6, 24, 12, 24, 8, 48, 6, 36, 24])
@@ -91,7 +91,8 @@ class EmbeddedPotential(Potential):
 
         def pushed(at, r2, d, row, carry):
             _, (v_slope, rho_slope) = self._truncated(r2, row)
-            return push(*carry, -2 * (2 * v_slope + (at.own(pull) + at.partner(pull)) * rho_slope), d)
+            g = -2 * (2 * v_slope + (at.own(pull) + at.partner(pull)) * rho_slope)
+            return push(*carry, once(g, d), d)
 
         start = ((zero,) * 3, (zero,) * 6 if virial else ())
         forces, virials = sum_rows(pushed, positions, numbers, start, pairs, space, neighbors)

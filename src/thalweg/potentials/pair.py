@@ -40,12 +40,17 @@ def truncated(pair, r2, cutoff, truncation: str, onset=None):
     multiplies it from `onset` on by a polynomial of the squared distance that goes from 1 to 0 with vanishing slope at
     both ends (that of ASE's and jax-md's Lennard-Jones).
     """
+    square = lambda length: None if length is None else jnp.asarray(length, r2.dtype) ** 2
+    return truncated_at_square(pair, r2, square(cutoff), truncation, square(onset))
+
+
+def truncated_at_square(pair, r2, rc2, truncation: str, on2=None):
+    """`truncated` with squares of cutoff and onset, which may differ from pair to pair."""
     value, slope = pair(r2)
-    rc2 = jnp.asarray(cutoff, r2.dtype) ** 2
     if truncation == "shift":
         value = value - pair(rc2)[0]
     elif truncation == "smooth":
-        on2 = (ONSET * ONSET) * rc2 if onset is None else jnp.asarray(onset, r2.dtype) ** 2
+        on2 = (ONSET * ONSET) * rc2 if on2 is None else on2
         width3 = (rc2 - on2) ** 3
         factor = (rc2 - r2) ** 2 * (rc2 + 2 * r2 - 3 * on2) / width3
         bend = 6 * (rc2 - r2) * (on2 - r2) / width3

@@ -225,14 +225,24 @@ def per_pair(coefficients: Callable, numbers, neighbors, dtype):
     return {k: v.astype(dtype) for k, v in coefficients(numbers).items()}
 
 
+def once(value, d):
+    """The same value, which XLA then computes once and keeps, however many sums use it; not a number where `d` is not.
+
+    XLA's CPU compiler computes everything anew for each array that a pass writes, divisions and the like excepted. This is a
+    division, by one, which XLA does not know.
+    """
+    return value / (1 + 0 * d[0])
+
+
 def push(forces, virial, g, d):
     """Add the central force g d of a pair to the forces on its first atom, and to the virial if one is wanted.
 
     `virial` holds xx, yy, zz, yz, xz, xy per atom (Voigt's order), or is empty. Both atoms of a pair add half.
     """
-    pushed = tuple(f + g * c for f, c in zip(forces, d, strict=True))
     if not virial:
-        return pushed, virial
+        return tuple(f + g * c for f, c in zip(forces, d, strict=True)), virial
+    g = once(g, d)
+    pushed = tuple(f + g * c for f, c in zip(forces, d, strict=True))
     half = g / 2
     pairs = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
     return pushed, tuple(w + half * d[a] * d[b] for w, (a, b) in zip(virial, pairs, strict=True))
