@@ -83,7 +83,7 @@ def empty_lanes(relaxation: Relaxation, n_slots: int, n_lanes: int, dtype, space
     x = jnp.zeros((n_slots, 3, n_lanes), dtype)
     origin = None
     if space is not None and relaxation.filter.moves_cell:
-        origin = jnp.broadcast_to(space.cell.reshape(3, 3, -1), (3, 3, n_lanes)).astype(dtype)
+        origin = jnp.broadcast_to(space.cell.reshape(3, 3, -1)[..., :1], (3, 3, n_lanes)).astype(dtype)
     x = relaxation.filter.pack(x, origin)
     return Lanes(
         coordinates=x,
@@ -160,14 +160,19 @@ def advance(lanes: Lanes, relaxation: Relaxation, numbers, free, space: Space | 
             origin=lanes.origin,
             neighbors=neighbors,
             ceiling=lanes.ceiling,
-        )
+            )
 
-    after = lax.fori_loop(0, n_steps, one, lanes)
+    return _given_up(lanes, lax.fori_loop(0, n_steps, one, lanes), relaxation)
+
+
+def _given_up(before: Lanes, after: Lanes, relaxation: Relaxation) -> Lanes:
+    """Lanes are given up whose energy would stay above their ceiling even if it fell `foresight` times as far again."""
     if relaxation.foresight is None:
         return after
-    # The energy before these steps is that of the same structure from the second chunk on.
-    fall = jnp.maximum(lanes.energy - after.energy, 0)
-    hopeless = (lanes.status == RUNNING) & (lanes.steps > 0) & (after.energy - relaxation.foresight * fall > lanes.ceiling)
+    # Before the second chunk of a relaxation the energy in the lane is that of another structure.
+    known = (before.status == RUNNING) & (before.steps > 0)
+    fall = jnp.maximum(before.energy - after.energy, 0)
+    hopeless = known & (after.energy - relaxation.foresight * fall > after.ceiling)
     status = jnp.where(hopeless & (after.status == RUNNING), GIVEN_UP, after.status)
     return eqx.tree_at(lambda k: k.status, after, status)
 
