@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from thalweg.typing import Array
 
 #: Candidates per word.
 WIDTH = 32
@@ -71,7 +74,7 @@ def extracted(words, owner, slots: int, atom_of):
     """
     n_words = words.shape[0]
     count = lax.population_count(words).astype(jnp.int32).sum(0)
-    words = jnp.concatenate([words, jnp.zeros_like(words[:1])])
+    words = jnp.concatenate([words, jnp.zeros_like(words[:1])])  # an empty one behind the last
     pick = lambda table, w: jnp.take_along_axis(table, w[None], axis=0, mode="promise_in_bounds")[0]
 
     # following[w]: the next word with a bit, the empty one behind the last if there is none.
@@ -100,133 +103,165 @@ def extracted(words, owner, slots: int, atom_of):
     return lax.fori_loop(0, used, emit, (first, pick(words, first), table))[2], count
 
 
+class _Grid(NamedTuple):
+    """Atoms of one structure sorted into bins."""
+
+    bins: Bins
+    pbc: tuple[bool, bool, bool]
+    orthogonal: bool
+    #: Position of each bin's first atom among the sorted atoms (bins + 1,); those of whole columns (columns,).
+    starts: Array
+    begin: Array
+    end: Array
+    #: Sorted atoms, column by column; along a periodic axis every column stands twice, so that no range wraps around.
+    line: Array
+    #: Their fractions of the cell vectors, three arrays in single precision, and the metric tensor that measures them.
+    fractions: list
+    metric: Array
+    #: Squared reach with a margin for rounding: candidates may be too many, never too few.
+    limit: Array
+
+
+class _Atoms(NamedTuple):
+    """What the search must know of each atom, arrays (atoms,)."""
+
+    bin: tuple  # three
+    fractions: tuple  # three
+    places: tuple  # both places in the line
+    real: Array
+    owner: Array
+
+
 def binned(positions, real, space, reach, bins: Bins, slots: int):
-    """Table (slots, atoms) of one structure's neighbours, their number (atoms,), the most candidates of an atom in one
-    column, and whether bins of this size cover the reach; `positions` (atoms, 3)."""
+    """Table (slots, atoms) of one structure's neighbours from `positions` (atoms, 3), and their number (atoms,).
+
+    Also the most candidates an atom had in one column, and whether bins of this size cover the reach.
+    """
+    n = positions.shape[0]
+    grid, atoms, covered = _sorted(positions, real, space, reach, bins)
+    if n <= BLOCK:
+        return *_search(grid, atoms, slots), covered
+    n_blocks = -(-n // BLOCK)
+    cut = lambda a: jnp.pad(a, (0, n_blocks * BLOCK - n)).reshape(n_blocks, BLOCK)
+    table, count, crowd = lax.map(lambda block: _search(grid, block, slots), jax.tree.map(cut, atoms))
+    table = jnp.moveaxis(table, 0, 1).reshape(slots, -1)[:, :n]
+    return table, count.reshape(-1)[:n], crowd.max(), covered
+
+
+def _sorted(positions, real, space, reach, bins: Bins):
+    """Grid and atoms of a structure, and whether bins within the span cover the reach."""
     dtype, n = positions.dtype, positions.shape[0]
     nx, ny, nz = bins.number
     pbc = (False,) * 3 if space is None else space.pbc
     u, heights, metric = _fractions(positions, space)
-    low, width = [], []
     for k in range(3):
-        if pbc[k]:
-            low.append(jnp.zeros((), dtype))
-            width.append(jnp.full((), 1 / bins.number[k], dtype))
-        else:
-            start = jnp.min(jnp.where(real, u[k], jnp.inf))
-            extent = jnp.max(jnp.where(real, u[k], -jnp.inf)) - start
-            low.append(start)
-            width.append(jnp.maximum(extent / bins.number[k], reach / (heights[k] * bins.span[k])))
-    # Where bins within the span are all there are, they cover any reach.
-    every = np.array([periodic and 2 * m + 1 >= n for periodic, m, n in zip(pbc, bins.span, bins.number, strict=True)])
-    covered = jnp.stack([width[k] * heights[k] * bins.span[k] >= reach * (1 - 1e-6) for k in range(3)]) | every
+        if not pbc[k]:
+            u[k] = u[k] - jnp.min(jnp.where(real, u[k], jnp.inf))
+    extents = [1.0 if pbc[k] else jnp.max(jnp.where(real, u[k], 0)) for k in range(3)]
+    # Along a free axis bins follow the atoms; along a periodic one their number is all there is.
+    least = [reach / (heights[k] * bins.span[k]) for k in range(3)]
+    width = [1 / bins.number[k] if pbc[k] else jnp.maximum(extents[k] / bins.number[k], least[k]) for k in range(3)]
+    every = [pbc[k] and 2 * bins.span[k] + 1 >= bins.number[k] for k in range(3)]
+    covered = jnp.stack([jnp.asarray(every[k] | (width[k] >= least[k] * (1 - 1e-6))) for k in range(3)]).all()
     # A position that is not a number falls into some bin; it has no near pairs, and its own energy tells.
-    bx, by, bz = (jnp.clip(((u[k] - low[k]) / width[k]).astype(jnp.int32), 0, bins.number[k] - 1) for k in range(3))
+    inside = tuple(jnp.clip((u[k] / width[k]).astype(jnp.int32), 0, bins.number[k] - 1) for k in range(3))
 
-    # Sorted by bin; in columns along a periodic axis every atom stands twice, so that no range ever wraps around.
     n_bins = nx * ny * nz
-    key = jnp.where(real, (bx * ny + by) * nz + bz, n_bins)
-    sorted_key, order = lax.sort((key, jnp.arange(n, dtype=jnp.int32)), num_keys=1)
-    starts = jnp.searchsorted(sorted_key, jnp.arange(n_bins + 1, dtype=jnp.int32)).astype(jnp.int32)
+    column = inside[0] * ny + inside[1]
+    owner = jnp.arange(n, dtype=jnp.int32)
+    key, order = lax.sort((jnp.where(real, column * nz + inside[2], n_bins), owner), num_keys=1)
+    starts = jnp.searchsorted(key, jnp.arange(n_bins + 1, dtype=jnp.int32)).astype(jnp.int32)
     begin, end = starts[:-1:nz], starts[nz::nz]
-    rank = jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32), unique_indices=True)
-    column = bx * ny + by
-    mine = rank + begin[column] if pbc[2] else rank
-    again = rank + end[column] if pbc[2] else rank
+    rank = jnp.zeros(n, jnp.int32).at[order].set(owner, unique_indices=True)
+    line, places = jnp.asarray(order), (rank, rank)
     if pbc[2]:
-        own = jnp.arange(n, dtype=jnp.int32)
+        places = tuple(jnp.where(real, rank + edge[column], 2 * n) for edge in (begin, end))
         line = jnp.zeros(2 * n, jnp.int32)
-        # Padding stands behind all bins and may be written anywhere out of their way.
-        line = line.at[jnp.where(real, mine, 2 * n)].set(own, mode="drop").at[jnp.where(real, again, 2 * n)].set(own, mode="drop")
-    else:
-        line = order
-    # Tests in single precision, with a margin for its rounding: candidates may be too many, never too few.
-    single = [(u[k] - low[k]).astype(jnp.float32) for k in range(3)]
-    lined = [s[line] for s in single]
-    extent = jnp.stack([heights[k] * (1.0 if pbc[k] else width[k] * bins.number[k]) for k in range(3)]).max()
-    limit = ((reach + 2e-6 * extent) ** 2).astype(jnp.float32)
-    metric = metric.astype(jnp.float32)
-    offsets = _columns(bins, pbc)
-    n_words = len(offsets) * bins.depth
+        for place in places:
+            line = line.at[place].set(owner, mode="drop")
+    single = tuple(v.astype(jnp.float32) for v in u)
+    size = jnp.stack([heights[k] * jnp.asarray(extents[k], dtype) for k in range(3)]).max()
+    limit = ((reach + 2e-6 * size) ** 2).astype(jnp.float32)
+    lined = [v[line] for v in single]
+    orthogonal = space is None or space.orthogonal
+    grid = _Grid(bins, pbc, orthogonal, starts, begin, end, line, lined, metric.astype(jnp.float32), limit)
+    return grid, _Atoms(inside, single, places, real, owner), covered
+
+
+def _search(grid: _Grid, atoms: _Atoms, slots: int):
+    """Table (slots, block), number of neighbours (block,) and the most candidates in a column, for some of the atoms."""
+    bins, shape = grid.bins, atoms.owner.shape
+    offsets = _columns(bins, grid.pbc)
     shifts = jnp.asarray(offsets, jnp.int32)
+    per = WIDTH // UNROLL
 
-    def ranges(c, bx, by, bz):
-        """First candidate and their number (block,) in the column at offset `c`."""
-        cx, cy = bx + shifts[c, 0], by + shifts[c, 1]
-        outside = jnp.zeros(bx.shape, bool)
-        if pbc[0]:
-            cx = cx % nx
+    def fill(c, state):
+        words, firsts, crowd = state
+        first, count = _range(grid, atoms, shifts[c])
+        count = jnp.where(atoms.real, count, 0)
+        most = count.max()
+
+        def test(group, word):
+            for k in range(UNROLL):
+                near = _near(grid, atoms, first + group * UNROLL + k) & (group * UNROLL + k < count)
+                word = word | (near.astype(jnp.uint32) << (group % per * UNROLL + k).astype(jnp.uint32))
+            return word
+
+        for level in range(bins.depth):
+            stop = jnp.minimum((level + 1) * per, -(-most // UNROLL))
+            word = lax.fori_loop(level * per, stop, test, jnp.zeros(shape, jnp.uint32))
+            words = lax.dynamic_update_index_in_dim(words, word, c * bins.depth + level, 0)
+            firsts = lax.dynamic_update_index_in_dim(firsts, first + level * WIDTH, c * bins.depth + level, 0)
+        return words, firsts, jnp.maximum(crowd, most)
+
+    n_words = len(offsets) * bins.depth
+    start = (jnp.zeros((n_words, *shape), jnp.uint32), jnp.zeros((n_words + 1, *shape), jnp.int32), jnp.zeros((), jnp.int32))
+    words, firsts, crowd = lax.fori_loop(0, len(offsets), fill, start)
+
+    def atom_of(w, bit):
+        first = jnp.take_along_axis(firsts, w[None], axis=0, mode="promise_in_bounds")[0]
+        return jnp.asarray(grid.line).at[jnp.minimum(first + bit, grid.line.shape[0] - 1)].get(mode="promise_in_bounds")
+
+    return *extracted(words, atoms.owner, slots, atom_of), crowd
+
+
+def _range(grid: _Grid, atoms: _Atoms, shift):
+    """First candidate of each atom in the column at offset `shift` (2,) from its own, and their number."""
+    (_, ny, nz), span = grid.bins.number, grid.bins.span[2]
+    c, absent = [], False
+    for k in range(2):
+        at = atoms.bin[k] + shift[k]
+        if grid.pbc[k]:
+            at = at % grid.bins.number[k]
         else:
-            outside = outside | (cx < 0) | (cx >= nx)
-        if pbc[1]:
-            cy = cy % ny
+            absent = absent | (at < 0) | (at >= grid.bins.number[k])
+        c.append(at)
+    column = jnp.where(absent, 0, c[0] * ny + c[1])
+    start = lambda z: grid.starts[column * nz + z]
+    low, high = atoms.bin[2] - span, atoms.bin[2] + span + 1
+    if not grid.pbc[2]:
+        first = start(jnp.maximum(low, 0))
+        last = start(jnp.minimum(high, nz))
+    else:
+        # In the first copy of a column positions are shifted by its begin, in the second by its end.
+        begin, end = grid.begin[column], grid.end[column]
+        if 2 * span + 1 >= nz:
+            first, last = begin + begin, begin + end
         else:
-            outside = outside | (cy < 0) | (cy >= ny)
-        col = jnp.where(outside, 0, cx * ny + cy)
-        b, e = begin[col], end[col]
-        if 2 * bins.span[2] + 1 >= nz and pbc[2]:
-            first, count = b + b, e - b
-        elif pbc[2]:
-            z0 = bz - bins.span[2]
-            z0 = jnp.where(z0 < 0, z0 + nz, z0)
-            z1 = z0 + 2 * bins.span[2] + 1
-            first = starts[col * nz + z0] + b
-            last = jnp.where(z1 > nz, starts[col * nz + jnp.where(z1 > nz, z1 - nz, z1)] + e, starts[col * nz + jnp.minimum(z1, nz)] + b)
-            count = last - first
-        else:
-            first = starts[col * nz + jnp.maximum(bz - bins.span[2], 0)]
-            count = starts[col * nz + jnp.minimum(bz + bins.span[2] + 1, nz)] - first
-        return first, jnp.where(outside, 0, count)
+            low, high = jnp.where(low < 0, low + nz, low), jnp.where(low < 0, high + nz, high)
+            first = start(low) + begin
+            last = start(jnp.where(high > nz, high - nz, high)) + jnp.where(high > nz, end, begin)
+    return first, jnp.where(absent, 0, last - first)
 
-    def search(block):
-        bx, by, bz, ux, uy, uz, mine, again, real, owner = block
 
-        def fill(c, state):
-            words, firsts, most = state
-            first, count = ranges(c, bx, by, bz)
-            count = jnp.where(real, count, 0)
-            peak = count.max()
-
-            def test(group, word):
-                for k in range(UNROLL):
-                    bit = group % (WIDTH // UNROLL) * UNROLL + k
-                    p = first + group * UNROLL + k
-                    take = lambda a: a.at[jnp.minimum(p, a.shape[0] - 1)].get(mode="promise_in_bounds")
-                    d = [v - take(a) for v, a in zip((ux, uy, uz), lined, strict=True)]
-                    d = [v - jnp.round(v) if periodic else v for v, periodic in zip(d, pbc, strict=True)]
-                    r2 = _square(d, metric, space is None or space.orthogonal)
-                    near = (r2 < limit) & (group * UNROLL + k < count) & (p != mine) & (p != again)
-                    word = word | (near.astype(jnp.uint32) << bit.astype(jnp.uint32))
-                return word
-
-            per = WIDTH // UNROLL
-            for level in range(bins.depth):
-                stop = jnp.minimum((level + 1) * per, -(-peak // UNROLL))
-                word = lax.fori_loop(level * per, stop, test, jnp.zeros(bx.shape, jnp.uint32))
-                w = c * bins.depth + level
-                words = lax.dynamic_update_index_in_dim(words, word, w, 0)
-                firsts = lax.dynamic_update_index_in_dim(firsts, first + level * WIDTH, w, 0)
-            return words, firsts, jnp.maximum(most, peak)
-
-        zero = jnp.zeros((n_words, bx.shape[0]), jnp.uint32)
-        firsts = jnp.zeros((n_words + 1, bx.shape[0]), jnp.int32)
-        words, firsts, most = lax.fori_loop(0, len(offsets), fill, (zero, firsts, jnp.zeros((), jnp.int32)))
-
-        def atom_of(w, bit):
-            first = jnp.take_along_axis(firsts, w[None], axis=0, mode="promise_in_bounds")[0]
-            return line.at[jnp.minimum(first + bit, line.shape[0] - 1)].get(mode="promise_in_bounds")
-
-        return *extracted(words, owner, slots, atom_of), most
-
-    whole = (bx, by, bz, *single, mine, again, real, jnp.arange(n, dtype=jnp.int32))
-    if n <= BLOCK:
-        table, count, most = search(whole)
-        return table, count, most, covered.all()
-    n_blocks = -(-n // BLOCK)
-    cut = lambda a: jnp.pad(a, (0, n_blocks * BLOCK - n)).reshape(n_blocks, BLOCK)
-    table, count, most = lax.map(search, tuple(cut(a) for a in whole))
-    table = jnp.moveaxis(table, 0, 1).reshape(slots, -1)[:, :n]
-    return table, count.reshape(-1)[:n], most.max(), covered.all()
+def _near(grid: _Grid, atoms: _Atoms, place):
+    """Whether the atom at a place of the line is another one and near."""
+    d = []
+    for mine, theirs, periodic in zip(atoms.fractions, grid.fractions, grid.pbc, strict=True):
+        v = mine - theirs.at[jnp.minimum(place, theirs.shape[0] - 1)].get(mode="promise_in_bounds")
+        d.append(v - jnp.round(v) if periodic else v)
+    other = (place != atoms.places[0]) & (place != atoms.places[1])
+    return (_square(d, grid.metric, grid.orthogonal) < grid.limit) & other
 
 
 def _fractions(positions, space):

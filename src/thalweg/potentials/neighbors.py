@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -28,7 +27,7 @@ from thalweg.typing import Array
 #: Skin as a fraction of the reach: rebuilding less often against more pairs to look at.
 SKIN = 0.15
 #: Room for more neighbours than there were when the table was made.
-MARGIN = 1.15
+MARGIN = 1.25
 #: Atoms above which bins find neighbours faster than looking at all pairs.
 BINNED = 600
 #: Atoms above which a list is faster than all pairs, times (reach + skin)^3 / volume.
@@ -71,7 +70,7 @@ def worthwhile(n_atoms: int, space: Space | None, reach: float | None, skin: flo
         return n_atoms > 1.5 * CROSSOVER and fits(space, far)
     cells = np.moveaxis(np.asarray(space.cell, np.float64).reshape(3, 3, -1), -1, 0)
     near = 4 / 3 * np.pi * far**3 * n_atoms / np.abs(np.linalg.det(cells)).min()
-    return n_atoms > CROSSOVER and n_atoms > 3 * near and fits(space, far)
+    return bool(n_atoms > CROSSOVER and n_atoms > 3 * near) and fits(space, far)
 
 
 def fits(space: Space | None, far: float) -> bool:
@@ -165,7 +164,7 @@ def _stale(neighbors: Neighbors, positions, space):
     """Whether two atoms together may have come nearer by the skin since the list was built."""
     reach, skin = neighbors.reach, neighbors.skin
     moved = positions - neighbors.reference
-    if space is None:
+    if space is None or neighbors.space is None:
         square = (moved * moved).sum(1)
         return (jnp.where(neighbors.real, square, 0) > (0.499 * skin) ** 2).any()
     # Strain moves the atoms along with the cell: what is left of the list's radius is shorter by the worst compression.
@@ -220,7 +219,7 @@ _built = eqx.filter_jit(rebuilt)
 def _searched(neighbors, positions, space, far):
     """All pairs searched, with lanes."""
     words = all_pairs(positions, neighbors.real, space, far)
-    owner = jnp.broadcast_to(jnp.arange(positions.shape[0], dtype=jnp.int32).reshape(-1, *[1] * (positions.ndim - 2)), words.shape[1:])
+    owner = jnp.arange(positions.shape[0], dtype=jnp.int32).reshape(-1, *[1] * (positions.ndim - 2))
     index, count = extracted(words, owner, neighbors.slots, lambda w, bit: w * WIDTH + bit)
     return index, count, jnp.zeros((), jnp.int32), jnp.ones((), bool)
 

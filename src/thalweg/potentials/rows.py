@@ -21,6 +21,8 @@ FAR = 1e6
 
 #: Lanes that a pass should run over. Below 32, LLVM unrolls the loop over lanes before it would vectorise it.
 WIDTH = 32
+#: Atoms (times lanes) of a neighbour list that are summed at a time.
+BLOCK = 8192
 
 
 class Pairs:
@@ -160,30 +162,63 @@ class _Tiling:
 
 
 def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
-    """`sum_rows` over the slots of a neighbour list; an empty slot holds the atom itself."""
-    x, y, z = positions[:, 0], positions[:, 1], positions[:, 2]
-    slot = jnp.arange(positions.shape[0]).reshape(-1, *([1] * (x.ndim - 1)))
-    inverse = None if space is None or space.orthogonal else space.inverse
+    """`sum_rows` over the slots of a neighbour list; an empty slot holds the atom itself.
+
+    All lanes stand in one axis, and a batch of one has none, so that every gather is one of numbers from a line of them.
+    Blocks of atoms are done one after the other: their sums stay in the cache from slot to slot.
+    """
+    n_atoms, lanes = positions.shape[0], positions.shape[2:]
+    width = math.prod(lanes)
+    flat = lambda a: jnp.broadcast_to(a, (a.shape[0], *lanes)).reshape(-1)
+    size = n_atoms * width if jax.default_backend() != "cpu" else width * min(n_atoms, max(1, BLOCK // width))
+    lane = jnp.tile(jnp.arange(width, dtype=jnp.int32), size // width)
+    index = neighbors.index.reshape(neighbors.index.shape[0], -1)
+    xyz = [flat(positions[:, k]) for k in range(3)]
     blur = _blur(positions, space)
+    if blur is not None and blur.size > 1:
+        blur = jnp.tile(blur.reshape(-1), size // width)
+    if space is not None:
+        cell = space.cell.reshape(3, 3, -1)
+        cell = cell[..., 0] if cell.shape[-1] == 1 else jnp.tile(cell, size // width)
+        space = eqx.tree_at(lambda s: s.cell, space, cell)
+    inverse = None if space is None or space.orthogonal else space.inverse
 
-    def visit(k, carry):
-        index = neighbors.index[k]
+    own_line = lambda line, start: lax.dynamic_slice_in_dim(line, start, size)
 
-        def partner(a):
-            a = jnp.broadcast_to(a, (a.shape[0], *x.shape[1:]))
-            if a.ndim == 1:
-                return a.at[index].get(mode="promise_in_bounds")
-            return jnp.take_along_axis(a, index, axis=0, mode="promise_in_bounds")
+    def summed(start, init):
+        own = lambda a: own_line(flat(a), start)
+        slot = start + jnp.arange(size, dtype=jnp.int32)
+        mine = [own_line(v, start) for v in xyz]
 
-        d = x - partner(x), y - partner(y), z - partner(z)
-        if space is not None:
-            d = space.minimum_image(*d, inverse)
-        r2 = _squared(d, blur)
-        r2 = jnp.where(index == slot, jnp.asarray(FAR, r2.dtype), r2)
-        return pair(Pairs(lambda a: a, partner), r2, d, _species_row(per_row, neighbors, partner), carry)
+        def visit(k, carry):
+            near = lax.dynamic_slice(index, (k, start), (1, size))[0]
+            place = near if width == 1 else near * width + lane
+            partner = lambda a: flat(a).at[place].get(mode="promise_in_bounds")
+            d = [v - w.at[place].get(mode="promise_in_bounds") for v, w in zip(mine, xyz, strict=True)]
+            if space is not None:
+                d = space.minimum_image(*d, inverse)
+            r2 = _squared(d, blur)
+            r2 = jnp.where(place == slot, jnp.asarray(FAR, r2.dtype), r2)
+            pairs = Pairs(own, partner)
+            return pair(pairs, r2, d, _species_row(per_row, neighbors, pairs), carry)
 
-    # Slots behind the last neighbour of any atom are there for growth only.
-    return lax.fori_loop(0, neighbors.most, visit, init)
+        # Slots behind the last neighbour of any atom are there for growth only.
+        return lax.fori_loop(0, neighbors.most, visit, init)
+
+    sums = jax.tree.map(flat, init)
+    if size == n_atoms * width:
+        sums = summed(0, sums)
+    else:
+
+        def block(k, sums):
+            # The last block overlaps the one before it: what both hold is the same.
+            start = jnp.minimum(k * size, n_atoms * width - size)
+            part = summed(start, jax.tree.map(lambda a: own_line(a, start), begun))
+            return jax.tree.map(lambda a, v: lax.dynamic_update_slice_in_dim(a, v, start, 0), sums, part)
+
+        begun = sums
+        sums = lax.fori_loop(0, -(-n_atoms * width // size), block, sums)
+    return jax.tree.map(lambda a: a.reshape(n_atoms, *lanes), sums)
 
 
 def _blur(positions, space):
@@ -201,15 +236,14 @@ def _squared(d, blur):
     return r2 if blur is None else jnp.where(r2 < blur, 0, r2)
 
 
-def _species_row(tables, neighbors, partner):
+def _species_row(tables, neighbors, pairs):
     """Parameters of the listed pairs from tables (species, species)."""
     if tables is None:
         return None
     n = len(neighbors.species)
     if n == 1:
         return {k: v[0, 0] for k, v in tables.items()}
-    mine = neighbors.kind
-    theirs = partner(mine)
+    mine, theirs = pairs.own(neighbors.kind), pairs.partner(neighbors.kind)
     if n == 2:  # arithmetic, where a gather from a table would cost as much as the pair itself
         both, either = mine * theirs, mine + theirs
         weight = lambda v: (v[0, 0], v[0, 1] - v[0, 0], v[1, 1] - 2 * v[0, 1] + v[0, 0])
