@@ -9,9 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ase
+import ase.build
 import ase.io
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms
 
 from thalweg import Store, cli, export, store
 from thalweg.commands import keeper
@@ -142,12 +144,113 @@ def test_a_folder_for_a_file(thalweg_):
         (["list", "potentialz"], 'Did you mean "potentials"?'),
         (["check", "gutpa"], 'there is no component "gutpa". Did you mean "gupta"?'),
         (["relax", "start.xyz"], "there is no file start.xyz"),
+        (["anneal", "start.xyz"], "there is no file start.xyz"),
+        (["list", "filter s"], 'Did you mean "filters"?'),
         (["init", "LJ"], "lacks the number of atoms"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_misspelt_keys_names_and_values(thalweg_, arguments, said):
     refused(thalweg_(*arguments), 2, said)
+
+
+SILICON = ["Si8", "--potential", "stillinger-weber"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([*SILICON, "--cell", "nan"], "the cell is not finite; give numbers"),
+        ([*SILICON, "--cell", "5,5"], "the cell has 2 numbers; give one number (a cube's edge), 3 (edges)"),
+        ([*SILICON, "--cell", "5,5,x"], 'the cell is "5,5,x"; give one number'),
+        ([*SILICON, "--cell", "5,0,5"], "an edge of 0; edges must be positive"),
+        ([*SILICON, "--cell", "5,5,5,90,90,200"], "no cell has the angles 90, 90, 200"),
+        ([*SILICON, "--cell", "1,0,0,0,1,0,1,1,0"], "the cell has no volume: its vectors lie in one plane"),
+        ([*SILICON, "--cell", "0.5"], "the cell is collapsed: its smallest height is 0.5"),
+        ([*SILICON, "--cell", "5", "--pbc", "xq"], 'pbc is xq; it names the periodic axes, such as "xyz"'),
+        ([*SILICON, "--pbc", "xyz"], "a periodic system needs a cell; give a cell or a density"),
+        ([*SILICON, "--cell", "5", "--pbc", "none"], "has no cell or density; give one or the other"),
+        ([*SILICON, "--density", "-0.05"], "the density is -0.05; it must be a positive number"),
+        ([*SILICON, "--density", "0.05", "--cell", "5"], "a cell and a density are given"),
+        ([*SILICON, "--filter", "frechet"], "frechet moves the cell, and there is none; give a cell"),
+        ([*SILICON, "--cell", "5", "--filter", "freshet"], 'no filter called "freshet". Did you mean "frechet"?'),
+        ([*SILICON, "--cell", "5", "--pressure", "high"], 'a pressure is "high"; write a number'),
+        ([*SILICON, "--cell", "5", "--pressure", "1", "--filter", "positions"], "the filter positions knows no pressure"),
+        ([*SILICON, "--cell", "5", "--set", 'search.moves=["twist"]'], 'in a periodic cell use "local-twist"'),
+        (["Si8", "--cell", "5.43"], "add --potential stillinger-weber"),
+        (["LJ32", "--cell", "5"], "no cutoff, and a periodic sum needs one; add --set potential.cutoff=2.8"),
+        (["Au32", "--cell", "8", "--potential", "gupta"], "gupta has no cutoff, and a periodic sum needs one"),
+        (["KA1"], '"KA1" is no mixture: 80 % A leaves no B; write KA3 or more'),
+        (["KA"], "write for example KA100"),
+        (["KA100", "--potential", "lennard-jones"], "KA100 means the kob-andersen potential; for lennard-jones write"),
+        (
+            ["KA100", "--cell", "4,4,4,90,90,60", "--set", "potential.minimum_image=true"],
+            "minimum image convention needs a rectangular cell",
+        ),
+        (["LJ13", "--cell", "5", "--set", "potential.cutoff=2.5", "--target", "known"], "no published energy of LJ13"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_periodic_systems_that_cannot_be(thalweg_, arguments, said):
+    refused(thalweg_("search", *arguments), 2, said)
+
+
+def test_files_of_periodic_systems(thalweg_):
+    crystal = ase.build.bulk("Si", cubic=True)
+    ase.io.write("si.extxyz", crystal)
+    silicon = ["--potential", "stillinger-weber"]
+    refused(thalweg_("search", "si.extxyz", *silicon, "--cell", "6"), 2, "brings a cell of its own; leave out the cell")
+    refused(
+        thalweg_("search", "Si8", *silicon, "--cell", "6", "--seeds", "si.extxyz"),
+        2,
+        "another cell than the system",
+        "--filter",
+    )
+    refused(
+        thalweg_("search", "Si9", *silicon, "--cell", "5.43", "--seeds", "si.extxyz"), 2, "is Si8; seeds of a periodic system"
+    )
+    refused(thalweg_("relax", "si.extxyz", "--potential", "lennard-jones"), 2, "no cutoff", "--set potential.cutoff=2.8")
+    refused(thalweg_("relax", "si.extxyz", *silicon, "--pbc", "none", "--filter", "frechet"), 2, "moves the cell, and there is")
+    thin = crystal.copy()
+    thin.cell[2] = [0, 0, 0.4]
+    thin.positions[:, 2] = 0
+    ase.io.write("thin.extxyz", [crystal, thin])
+    refused(thalweg_("relax", "thin.extxyz", *silicon), 2, "structure 1: the cell is collapsed", "check its units")
+    flat = crystal.copy()
+    flat.cell[2] = flat.cell[1]
+    ase.io.write("flat.extxyz", flat)
+    refused(thalweg_("relax", "flat.extxyz", *silicon), 2, "flat.extxyz is periodic but its cell has no volume")
+    close = crystal.copy()
+    close.positions[0, 0] = close.cell[0, 0] - 0.01
+    close.positions[1] = [0, 0, 0]
+    ase.io.write("close.extxyz", close)
+    refused(thalweg_("anneal", "close.extxyz", *silicon), 2, "atoms 0 and 1 are 0.01 apart")
+    crystal.set_constraint(FixAtoms(indices=range(8)))
+    ase.io.write("fixed.extxyz", crystal)
+    refused(thalweg_("search", "fixed.extxyz", *silicon), 2, "has fixed atoms", "`thalweg relax`")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--temperature", "-300:100"], "a temperature is -300; it must be positive"),
+        (["--temperature", "nan"], "a temperature is nan; it must be positive"),
+        (["--temperature", "300:0"], "a temperature is 0; it must be positive"),
+        (["--temperature", "warm"], 'the temperature is "warm"; write from:to, such as 2500:500'),
+        (["--steps", "0"], "--steps is 0; it must be a positive number"),
+        (["--steps", "many"], "--steps is many; it must be a positive number"),
+        (["--copies", "-1"], "--copies is -1; it must be a positive number"),
+        (["--seed", "dice"], "--seed is dice; it must be a whole number"),
+        (["--set", "relaxer.friktion=1"], 'unknown key friktion in [relaxer]. Did you mean "friction"?'),
+        (["--set", "relaxer.dt=-1"], "dt of an annealing is -1.0; it must be positive"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_annealings_that_cannot_be(thalweg_, arguments, said):
+    ase.io.write("si.extxyz", ase.build.bulk("Si", cubic=True))
+    result = thalweg_("anneal", "si.extxyz", "--potential", "stillinger-weber", "-q", *arguments)
+    refused(result, 2, said)
+    assert not Path("si-annealed.extxyz").exists()
 
 
 def test_misspelt_key_in_a_file(thalweg_):

@@ -13,10 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ase
+import ase.build
 import ase.io
 import numpy as np
 import pytest
 from ase.calculators.lj import LennardJones as AseLennardJones
+from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
 import thalweg
@@ -235,9 +237,101 @@ def test_relax_agrees_with_ase(thalweg_):
     assert slow.out.count("step limit") == 3
 
 
+ARGON = {"sigma": 1.0, "epsilon": 1.0, "rc": 2.5}  # ASE's Lennard-Jones shifts the energy at its cutoff
+SHIFTED = ["--potential", "lennard-jones", "--set", "potential.cutoff=2.5", "--set", "potential.truncation=shift"]
+
+
+def rattled_crystals():
+    """Two small periodic crystals, in cells narrower than the cutoff; an atom of the second is fixed."""
+    frames = []
+    for seed, fixed in ((1, []), (2, [0])):
+        atoms = ase.build.bulk("X", "fcc", a=1.6, cubic=True)
+        atoms.rattle(0.08, seed=seed)
+        atoms.positions[2] += 5 * atoms.cell[0]  # outside the cell, which is no harm
+        atoms.set_constraint(FixAtoms(indices=fixed))
+        frames.append(atoms)
+    return frames
+
+
+def test_relax_treats_periodic_files_and_fixed_atoms_as_ase_does(thalweg_):
+    frames = rattled_crystals()
+    ase.io.write("crystals.extxyz", frames)
+    assert thalweg_("relax", "crystals.extxyz", *SHIFTED, "--fmax", "1e-6").code == 0
+    for start, end in zip(frames, ase.io.read("crystals-relaxed.extxyz", index=":"), strict=True):
+        energy, stress = end.get_potential_energy(), end.get_stress()
+        end.calc = AseLennardJones(**ARGON)
+        np.testing.assert_allclose(end.get_potential_energy(), energy, atol=1e-7)
+        np.testing.assert_allclose(end.get_stress(), stress, atol=1e-6)
+        assert np.abs(end.get_forces()).max() < 1e-5  # those on the fixed atom are left out
+        np.testing.assert_array_equal(end.cell.array, start.cell.array)
+        fixed = [k for c in start.constraints for k in c.get_indices()]
+        np.testing.assert_allclose(end.positions[fixed], start.positions[fixed], atol=1e-7)
+    assert [len(f.constraints) for f in frames] == [1, 1]
+
+
+def test_relax_moves_the_cell_against_a_pressure(thalweg_):
+    ase.io.write("crystal.extxyz", rattled_crystals()[0])
+    result = thalweg_("relax", "crystal.extxyz", *SHIFTED, "--pressure", "3.5", "--fmax", "1e-5")
+    assert result.code == 0
+    end = ase.io.read("crystal-relaxed.extxyz")
+    head, row = (line.split() for line in result.out.splitlines()[:2])
+    assert head[3:7] == ["ε", "volume", "σ³", "pressure"]
+    np.testing.assert_allclose([float(v) for v in row[2:5]], [end.get_potential_energy(), end.get_volume(), 3.5], atol=1e-3)
+    end.calc = AseLennardJones(**ARGON)
+    np.testing.assert_allclose(end.get_stress(), [-3.5] * 3 + [0] * 3, atol=1e-3)
+    # The file holds the energy, not the enthalpy.
+    np.testing.assert_allclose(float(row[2]), end.get_potential_energy(), atol=1e-6)
+
+
+#: Eight atoms of silicon: LAMMPS has -277.5424 eV for 64, with an epsilon of 2.1683 eV. Neighbours are at sqrt(3)/4 edges.
+DIAMOND = -277.5424 / 8 * 2.16826 / 2.1683
+
+
+def test_a_crystal_is_found_from_random_positions(thalweg_):
+    arguments = ["search", "Si8", "--potential", "stillinger-weber", "--cell", "5.431", "--walkers", "8"]
+    few = ["--set", 'search.moves=["local-displace"]', "--set", 'search.starts=["random-cell"]', "--set", "run.keep=20"]
+    result = thalweg_(*arguments, *few, "--target", "-34.69", "--relaxations", "2000", "-o", "run")
+    assert result.code == 0
+    assert "Si8  lowest energy -34.692" in result.out
+    atoms = ase.io.read("run/best.xyz")
+    np.testing.assert_allclose(atoms.get_potential_energy(), DIAMOND, atol=1e-5)
+    distances = atoms.get_all_distances(mic=True)
+    np.testing.assert_allclose(np.sort(distances + 9 * np.eye(8), axis=1)[:, 0], 3**0.5 / 4 * 5.431, atol=1e-3)
+    assert atoms.pbc.all()
+    np.testing.assert_allclose(atoms.cell.lengths(), 5.431)
+    assert thalweg_("resume", "run", "--target", "none", "--relaxations", "2100", "-q").code == 0
+
+
+def test_anneal_writes_minima_best_first(thalweg_):
+    crystal = ase.build.bulk("Si", cubic=True, a=5.431)
+    crystal.rattle(0.6, seed=1)
+    ase.io.write("hot.extxyz", crystal)
+    anneal = ["anneal", "hot.extxyz", "--potential", "stillinger-weber"]
+    result = thalweg_(*anneal, "--steps", "3000", "--copies", "8")
+    assert result.code == 0
+    assert re.search(r"annealing 1 structure, 8 copies each: \d+ K to \d+ K in 3,000 steps", result.err)
+    frames = ase.io.read("hot-annealed.extxyz", index=":")
+    energies = [f.get_potential_energy() for f in frames]
+    assert len(frames) == 8
+    assert energies == sorted(energies)
+    assert sorted(f.info["copy"] for f in frames) == list(range(8))
+    assert all(f.info["evaluations"] > 3000 for f in frames)
+    # It is what annealing is for: the crystal, which the relaxed start is not.
+    np.testing.assert_allclose(energies[0], DIAMOND, atol=1e-5)
+    row = result.out.splitlines()[1].split()
+    assert float(row[2]) > energies[0] + 0.5
+    assert (row[3], row[7]) == (f"{energies[0]:.6f}", "converged")
+    # The same seed gives the same minima, and --temperature is in K.
+    assert thalweg_(*anneal, "--steps", "3000", "--copies", "8", "--temperature", "3000:300", "-o", "b.extxyz", "-q").code == 0
+    again = thalweg_(*anneal, "--steps", "3000", "--copies", "8", "-o", "c.extxyz")
+    assert again.out.splitlines()[1] == result.out.splitlines()[1]
+    other = [f.get_potential_energy() for f in ase.io.read("b.extxyz", index=":")]
+    assert not np.array_equal(other, energies)
+
+
 def test_list_names_everything(thalweg_):
     result = thalweg_("list")
-    for name in ("lennard-jones", "gupta", "lbfgs", "symmetrise", "basin-hopping"):
+    for name in ("lennard-jones", "gupta", "lbfgs", "frechet", "symmetrise", "basin-hopping"):
         assert f"  {name}: " in result.out
     assert "step = 0.4" in result.out
     only = thalweg_("list", "relaxers")
@@ -259,6 +353,8 @@ def test_check_passes_what_is_right_and_says_what_is_wrong(thalweg_):
     assert bad.err.startswith("thalweg: failed: ")
     assert bad.err.count("\n") == 1
     assert "force" in bad.err
+    assert "Plane passes as a filter" in thalweg_("check", "plane").out
+    assert thalweg_("check", "local-displace", "--formula", "X8", "--cell", "3").code == 0
 
 
 def test_bench_gets_the_arguments(thalweg_, monkeypatch):
@@ -383,6 +479,20 @@ def test_a_live_line_and_ctrl_c_that_keeps_everything(tmp_path):
     assert "lowest energy -19.821489" in words
     assert "it was interrupted" in words
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {"best.xyz", "report.html", "input.toml", "run.db"}
+
+
+def test_ctrl_c_ends_an_annealing_with_what_there_is(tmp_path):
+    crystal = ase.build.bulk("Si", cubic=True, a=5.431)
+    crystal.rattle(0.6, seed=1)
+    ase.io.write(tmp_path / "hot.extxyz", crystal)
+    arguments = ["anneal", "hot.extxyz", "--potential", "stillinger-weber", "--steps", "10000000"]
+    code, shown = on_terminal(arguments, tmp_path, press_after=0.3, wait_for="  left")
+    assert code == 130
+    assert "going down from here; Ctrl-C again stops at once" in shown
+    assert "wrote 8 minima to hot-annealed.extxyz; 8 did not converge" in " ".join(shown.split())
+    frames = ase.io.read(tmp_path / "hot-annealed.extxyz", index=":")
+    assert {f.info["status"] for f in frames} == {"interrupted"}
+    assert max(f.get_potential_energy() for f in frames) < -25  # minima all the same
 
 
 def test_ctrl_c_twice_ends_at_once_and_the_run_can_be_resumed(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -108,12 +109,23 @@ def _dispatch(arguments: list[str]) -> int:
         prepare_jax()
         return import_module("thalweg.benchmark").main([a for a in arguments[1:] if a != "--debug"])
     top = parser()
-    options = top.parse_args(arguments)
+    options = top.parse_args(_joined(arguments))
     if options.command is None:
         top.print_help()
         return 0
     module = import_module(f"thalweg.commands.{COMMANDS[options.command][1]}")
     return int(getattr(module, options.command)(options) or 0)
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """Values that begin with a minus joined to their options: argparse takes those like -300:100 for options."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and re.match(r"-[\d.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _report(error: Exception, text: str, code: int, debug: bool) -> int:
@@ -256,6 +268,7 @@ def _list(p: argparse.ArgumentParser) -> None:
 def _check(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", metavar="CLASS", help="my_file:MyClass, or a name of `thalweg list`")
     p.add_argument("--formula", metavar="F", default="X7", help="atoms to check a potential or generator on (default: X7)")
+    p.add_argument("--cell", metavar="C", help="cell to check a generator in (default: a free cluster)")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a field of the class")
 
 

@@ -151,8 +151,9 @@ def cell_of(value) -> np.ndarray:
     from ase.geometry import cellpar_to_cell
 
     try:
-        cell = cellpar_to_cell(numbers)
-    except AssertionError:
+        possible = ((numbers[3:] > 0) & (numbers[3:] < 180)).all()
+        cell = cellpar_to_cell(numbers) if possible else np.zeros((3, 3))
+    except AssertionError:  # what ASE has for angles that do not close
         cell = np.zeros((3, 3))
     if not np.isfinite(cell).all() or not cell[2].any():
         raise StructureError(f"no cell has the angles {', '.join(f'{a:g}' for a in numbers[3:])} (degrees)")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -109,6 +110,8 @@ def resolve(tables: Mapping) -> Resolved:
     given = _with_seeds(tables.get("search", {}), system, filter)
     search_table = schema.fill("search", {"kind": "basin-hopping", **given}, "[search]", defaults)
     search = schema.build("search", search_table)
+    if {"moves", "starts"} & set(tables.get("search", {})):
+        _check_generators(search, system)
     # A search may bring its relaxer, as annealing does.
     usual = getattr(type(search), "relaxer_kind", "lbfgs")
     relaxer_table = schema.fill("relaxer", {"kind": usual, **tables.get("relaxer", {})}, "[relaxer]", defaults)
@@ -243,6 +246,13 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "RandomSearch": {"starts": starts},
         "ParallelTempering": {**scale, "starts": starts},
     }
+
+
+def _check_generators(search: Search, system: System) -> None:
+    """Trace what the user chose, so that a move that does not suit the system is refused before a run begins."""
+    for generator in (*getattr(search, "moves", ()), *getattr(search, "starts", ())):
+        parents = system.structure(np.zeros((max(1, generator.n_parents), len(system.numbers), 3)))
+        eqx.filter_eval_shape(lambda g, *rest: g(*rest), generator, prng.key(0), parents, system)
 
 
 def _suited_annealing(

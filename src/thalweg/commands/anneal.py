@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from thalweg.commands.environment import prepare_jax
+from thalweg.commands.environment import prepare_jax, value
 
 prepare_jax()  # before the imports below bring JAX in
 
@@ -28,7 +29,7 @@ from thalweg.composition import formula_of  # noqa: E402
 from thalweg.config import resolve_filter  # noqa: E402
 from thalweg.display import StatusLine, energy, plural, seconds, table  # noqa: E402
 from thalweg.dynamics.units import Units, units_of  # noqa: E402
-from thalweg.errors import InputError  # noqa: E402
+from thalweg.errors import InputError, StructureError  # noqa: E402
 from thalweg.io import write_structure  # noqa: E402
 from thalweg.potentials.base import Potential  # noqa: E402
 from thalweg.potentials.neighbors import worthwhile  # noqa: E402
@@ -83,38 +84,69 @@ class Schedule:
         return self.temperature(float(a.hot * (a.cold / a.hot) ** min(step / a.n_steps, 1.0)))
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the options ask for; `span` is the temperatures at both ends as the user writes them, None to estimate them."""
+
+    tables: dict[str, dict]
+    copies: int
+    n_steps: int
+    seed: int
+    fmax: float
+    span: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, options: Namespace, tables: dict[str, dict], n_structures: int) -> Asked:
+        """Everything checked before anything is computed."""
+        schema.fill("relaxer", {"kind": "annealing", **tables["relaxer"]}, "[relaxer]")
+        if tables["relaxer"].get("kind", "annealing") != "annealing":
+            raise InputError("annealing has a relaxer of its own; set what follows it by --set relaxer.then=fire")
+        return cls(
+            tables,
+            int(positive(options.copies, "copies", COPIES if n_structures == 1 else 1)),
+            int(positive(options.steps, "steps", STEPS)),
+            _seed(options.seed),
+            positive(options.fmax, "fmax", 1e-4),
+            None if options.temperature is None else _temperatures(options.temperature),
+        )
+
+
 def anneal(options: Namespace) -> int:
     """Anneal every structure in a file; the exit code is 1 if one does not converge."""
     source = Path(options.file)
     target = Path(options.output) if options.output else source.with_name(f"{source.stem}-annealed.extxyz")
     tables = component_tables(options, ("potential", "filter", "relaxer"))
     structures, potential = structures_and_potential(source, tables)
-    copies = int(positive(options.copies, "copies", COPIES if len(structures) == 1 else 1))
+    asked = Asked.of(options, tables, len(structures))
     line = StatusLine(options.quiet)
     relaxed: dict[int, float] = {}
     found: list[Minimum] = []
     line.show("compiling (once for this size and machine; a few seconds)")
     with Interrupt(lambda: line.note("going down from here; Ctrl-C again stops at once")) as interrupt:
         for members in alike(structures):
-            schedule, energies = _schedule([structures[k] for k in members], potential, tables, options)
+            if interrupt.pressed():
+                break
+            schedule, energies = _schedule([structures[k] for k in members], potential, asked)
             relaxed |= dict(zip(members, energies, strict=True))
-            head = f"annealing {plural(len(members), 'structure')}, {plural(copies, 'copy each', 'copies each')}"
+            head = f"annealing {plural(len(members), 'structure')}, {plural(asked.copies, 'copy each', 'copies each')}"
             if not options.quiet:
                 line.note(f"{head}: {schedule.at(0)} to {schedule.at(2**31)} in {schedule.annealing.n_steps:,} steps")
-            jobs = [(k, c) for c in range(copies) for k in members]
-            found += _annealed(structures, jobs, schedule, line, interrupt, int(options.seed or 0))
+            jobs = [(k, c) for c in range(asked.copies) for k in members]
+            found += _annealed(structures, jobs, schedule, line, interrupt, asked.seed)
     line.clear()
-    found.sort(key=lambda m: (m.input, not np.isfinite(m.energy), m.energy))
     if not found:
-        raise InputError("interrupted before anything was annealed; nothing was written")
+        print("thalweg: interrupted before anything was annealed; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    found.sort(key=lambda m: (m.input, not np.isfinite(m.energy), m.energy))
     info = [{"input": m.input, "copy": m.copy, "status": m.status, "evaluations": m.evaluations} for m in found]
     ends = [Ended(m.structure, potential) for m in found]
-    write_structure(target, [m.structure for m in found], [m.energy for m in found], info, stresses=[e.stress for e in ends])
+    energies = [e.energy for e in ends]  # without pressure x volume, by which they are sorted where the cell moves
+    write_structure(target, [m.structure for m in found], energies, info, stresses=[e.stress for e in ends])
     if not options.quiet:
         unit = potential.units(np.concatenate([np.asarray(s.numbers) for s in structures]))[0]
         print(_table(found, relaxed, unit))
     failed = sum(m.status != STATUS_NAMES[CONVERGED] for m in found)
-    print(f"wrote {plural(len(found), 'minimum', 'minima')} to {target}" + (f"; {failed} not as asked" if failed else ""))
+    print(f"wrote {plural(len(found), 'minimum', 'minima')} to {target}" + (f"; {failed} did not converge" if failed else ""))
     return INTERRUPTED if interrupt.pressed() else 1 if failed else 0
 
 
@@ -133,29 +165,26 @@ def _table(found: list[Minimum], relaxed: dict[int, float], unit: str) -> str:
     return table(head, rows, left=(1, 7))
 
 
-def _schedule(structures: list[Structure], potential: Potential, tables: dict, options: Namespace):
+def _schedule(structures: list[Structure], potential: Potential, asked: Asked) -> tuple[Schedule, list[float]]:
     """How structures of one size are annealed, and what they have when they are merely relaxed."""
     first = structures[0]
-    system = periodic(first.numbers, potential, first.cell, first.pbc)
-    bond = float(np.mean(system.bond_lengths))
-    _, filter = resolve_filter(tables["filter"], first.cell, first.pbc)
-    scale = potential.energy_scale(np.asarray(first.numbers)) or 1.0
-    fmax = positive(options.fmax, "fmax", 1e-4)
-    down = relax(stack(structures), Relaxation(potential, LBFGS(max_step=0.15 * bond), fmax, 2000, filter))
+    bond = float(np.mean(periodic(first.numbers, potential, first.cell, first.pbc).bond_lengths))
+    _, filter = resolve_filter(asked.tables["filter"], first.cell, first.pbc)
+    down = relax(stack(structures), Relaxation(potential, LBFGS(max_step=0.15 * bond), asked.fmax, 2000, filter))
     good = np.flatnonzero(down.status != FAILED)
     if not len(good):
-        raise InputError("no structure of the file has a finite energy when it is relaxed; look at it with `thalweg relax`")
-    n_steps = int(positive(options.steps, "steps", STEPS))
-    own = dict(tables["relaxer"])
-    units = units_of(potential, first.numbers)
-    if options.temperature is not None:
-        own["hot"], own["cold"] = (t * units.boltzmann for t in _temperatures(options.temperature))
-    base = annealing_for(potential, down.structures[int(good[0])], bond, n_steps, int(options.seed or 0))
-    defaults = {"Annealing": {k: getattr(base, k) for k in ("n_steps", "hot", "cold", "dt", "friction", "seed", "max_step")}}
+        raise StructureError("no structure of the file has a finite energy when it is relaxed; look at it with `thalweg relax`")
+    numbers = np.asarray(first.numbers)
+    units = units_of(potential, numbers)
+    own: dict = {"kind": "annealing", "n_steps": asked.n_steps, "seed": asked.seed}
+    if asked.span is not None:
+        own["hot"], own["cold"] = (t * units.boltzmann for t in asked.span)
+    suited = annealing_for(potential, down.structures[int(good[0])], bond, asked.n_steps)
+    defaults = {"Annealing": {k: getattr(suited, k) for k in ("hot", "cold", "dt", "friction", "max_step")}}
     defaults["LBFGS"] = {"max_step": 0.15 * bond}
-    relaxer = schema.build("relaxer", schema.fill("relaxer", {"kind": "annealing", **own}, "[relaxer]", defaults))
-    loose = 0.05 * scale / bond
-    return Schedule(potential, filter, relaxer, bond, loose, fmax, units), down.energy.tolist()
+    relaxer = schema.build("relaxer", schema.fill("relaxer", {**own, **asked.tables["relaxer"]}, "[relaxer]", defaults))
+    loose = 0.05 * (potential.energy_scale(numbers) or 1.0) / bond
+    return Schedule(potential, filter, relaxer, bond, loose, asked.fmax, units), down.energy.tolist()
 
 
 def _annealed(structures, jobs, schedule: Schedule, line: StatusLine, interrupt: Interrupt, seed: int) -> list[Minimum]:
@@ -213,6 +242,14 @@ def _apart(structure: Structure, copy: int, seed: int, bond: float) -> Structure
     return Structure.create(x, structure.numbers, structure.cell, structure.fixed, structure.pbc)
 
 
+def _seed(text: str | None) -> int:
+    """The seed of an option, 0 by default."""
+    number = 0 if text is None else value(text)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**31:
+        raise InputError(f"--seed is {text}; it must be a whole number from 0")
+    return number
+
+
 def _temperatures(text: str) -> tuple[float, float]:
     """Both ends of "3000:300", or of one temperature that is held."""
     match = re.fullmatch(r"\s*([^:\s]+?)\s*K?\s*(?::\s*([^:\s]+?)\s*K?\s*)?", text)
@@ -221,9 +258,9 @@ def _temperatures(text: str) -> tuple[float, float]:
         cold = hot if match[2] is None else float(match[2])  # type: ignore[index]
     except (TypeError, ValueError):
         raise InputError(f'the temperature is "{text}"; write from:to, such as 2500:500') from None
-    for value in (hot, cold):
-        if not 0 < value < float("inf"):
-            raise InputError(f"a temperature is {value:g}; it must be positive (in K, or kT in the units of a model)")
+    for kelvin in (hot, cold):
+        if not 0 < kelvin < float("inf"):
+            raise InputError(f"a temperature is {kelvin:g}; it must be positive (in K, or kT in the units of a model)")
     return hot, cold
 
 

@@ -47,9 +47,10 @@ def check(options: Namespace) -> int:
     import numpy as np
 
     from thalweg import schema, testing
+    from thalweg.composition import boundaries
     from thalweg.formula import parse_formula
     from thalweg.potentials.pair import LennardJones
-    from thalweg.system import cluster
+    from thalweg.system import periodic
 
     room, name = _room_and_name(options.what)
     table: dict = {"kind": name}
@@ -69,7 +70,9 @@ def check(options: Namespace) -> int:
         elif room == "filter":
             testing.check_filter(component)
         elif room == "generator":
-            testing.check_generator(component, cluster(np.asarray(numbers), LennardJones()))
+            cell, pbc = boundaries({"cell": value(options.cell)} if options.cell else {}, len(numbers))
+            potential = LennardJones(cutoff=2.5) if any(pbc) else LennardJones()
+            testing.check_generator(component, periodic(np.asarray(numbers), potential, cell, pbc))
         else:
             raise InputError("searches have no conformance test yet; potentials, relaxers, filters and generators have")
     except AssertionError as error:

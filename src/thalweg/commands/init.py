@@ -11,8 +11,14 @@ from thalweg.commands.inputs import tables_of
 from thalweg.errors import InputError
 
 _COMMENTS = {
-    "system": 'What is searched: formula = "LJ38", "Au55", "Ag32Au6", or structure = "file.xyz" (also a start then).',
+    "system": 'What is searched: formula = "LJ38", "Au55", "KA100", or structure = "file.xyz" (also a start then).',
+    "system.cell": "edge of a cube, three edges, edges and angles, or vectors",
+    "system.pbc": 'periodic axes; "none" for a free cluster',
+    "system.density": "atoms per volume, of a cubic cell",
     "potential": '`thalweg list potentials` names them; your own: kind = "my_file:MyPotential".',
+    "potential.minimum_image": "count only the nearest image of each atom; the default sums all images within the cutoff",
+    "filter": 'What may move; `thalweg list filters`. kind = "frechet" moves the cell as well.',
+    "filter.scalar_pressure": "adds pressure x volume: the enthalpy is lowered",
     "relaxer": "How proposals are relaxed; `thalweg list relaxers`.",
     "relaxer.max_step": "an atom moves no further in one step (0.15 bonds)",
     "search": "The method; `thalweg list searches`. Lines with # show defaults.",
@@ -25,6 +31,7 @@ _COMMENTS = {
     "run.precision": "of the hops; everything reported is float64",
     "run.fmax": "at which a hop's relaxation ends, in energy scales per bond length",
     "run.max_steps": "evaluations per relaxation at most",
+    "run.foresight": "gives up a hop that would end too high even if it fell so many times as far again",
     "run.keep": "how many of the lowest distinct minima are kept",
     "stop": 'Whichever comes first ends the search; "none" lifts a limit.',
     "stop.time": "seconds of this session",
@@ -42,13 +49,15 @@ def init(options: Namespace) -> int:
 
     given = tables_of(options)
     resolved = resolve(given)
-    tables = {**resolved.tables, "system": given["system"]}
+    # A box that was not given, as that of a mixture, is shown: it is half of what the energy means.
+    box = {k: v for k, v in resolved.tables["system"].items() if k != "formula" and "density" not in given["system"]}
+    tables = {**resolved.tables, "system": {**given["system"], **{k: v for k, v in box.items() if k not in given["system"]}}}
     # What the user did not give is shown as a comment, so that it follows the system when that is changed.
     shown = {"potential", "run.seed", "run.walkers", "stop.time", "stop.confidence"}
     written = {f"{s}.{k}" for s, t in given.items() for k in t} | {f"{s}.kind" for s in tables}
     quiet = {
         f"{s}.{k}" for s, t in tables.items() for k in t
-        if s not in ("system", *shown) and f"{s}.{k}" not in shown | written
+        if s not in shown and f"{s}.{k}" not in shown | written
     }  # fmt: skip
     text = "# Input of thalweg. Run it with: thalweg run input.toml\n\n" + to_toml(tables, _COMMENTS, frozenset(quiet))
     if options.output is None:

@@ -63,7 +63,10 @@ def xyz(record: Record) -> str:
     """A minimum in the extended XYZ format, by hand: nothing else may be needed here."""
     from ase.data import chemical_symbols
 
-    lines = [str(len(record.numbers)), f'Properties=species:S:1:pos:R:3 energy={record.energy!r} pbc="F F F"']
+    lattice = " ".join(repr(v) for v in record.cell.ravel().tolist())
+    box = f'Lattice="{lattice}" ' if record.cell.any() else ""
+    pbc = " ".join("T" if p else "F" for p in record.pbc)
+    lines = [str(len(record.numbers)), f'{box}Properties=species:S:1:pos:R:3 energy={record.energy!r} pbc="{pbc}"']
     for number, (x, y, z) in zip(record.numbers.tolist(), record.positions.tolist(), strict=True):
         lines.append(f"{chemical_symbols[number]:2s} {x:18.10f} {y:18.10f} {z:18.10f}")
     return "\n".join(lines) + "\n"

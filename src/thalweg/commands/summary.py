@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tomllib
 
+import numpy as np
+
 from thalweg import confidence
 from thalweg.display import bold, energy, loud, paragraph, percent, plural, seconds, times
 from thalweg.references import best_known, compare
@@ -25,7 +27,8 @@ def summary(store: Store) -> str:
     if best is None:
         lines.append(bold(f"{name}  no minimum was found yet"))
     else:
-        lines.append(bold(f"{name}  lowest energy {energy(best.energy)} {unit}"))
+        what = "enthalpy" if tables.get("filter", {}).get("scalar_pressure") else "energy"
+        lines.append(bold(f"{name}  lowest {what} {energy(best.energy)} {unit}"))
         runs, hits = int(last.get("runs") or 0), int(last.get("run_hits") or 0)
         ended = f"; of {plural(runs, 'run')} that ended, {hits:,} ended in it" if runs else ""
         found = (
@@ -39,6 +42,8 @@ def summary(store: Store) -> str:
             if seeded(tables):
                 text += " Starts from the given structure are not independent: this is too sure."
             lines.append(paragraph("sure", text))
+        if any(best.pbc) and tables.get("filter", {}).get("kind", "positions") not in ("positions", "plane"):
+            lines.append(paragraph("cell", cell_in_words(best.cell, meta.get("units", ("", ""))[1])))
         reference = best_known(len(best.numbers), tables.get("potential", {}))
         if reference is not None:
             text = paragraph("known", compare(best.energy, reference, unit))
@@ -53,3 +58,12 @@ def summary(store: Store) -> str:
     files = [f for f in FILES if (store.folder / f).exists()]
     lines.append(paragraph("files", f"{store.folder}: {', '.join(files)}"))
     return "\n".join(lines)
+
+
+def cell_in_words(cell: np.ndarray, length: str) -> str:
+    """Edges, angles and volume of a cell (3, 3)."""
+    edges = np.linalg.norm(cell, axis=1)
+    cosines = [cell[i] @ cell[j] / (edges[i] * edges[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    edge, angle = ", ".join(f"{e:.4f}" for e in edges), ", ".join(f"{a:.2f}°" for a in angles)
+    return f"{edge} {length}; {angle}; volume {abs(np.linalg.det(cell)):.4f} {length}³"
