@@ -11,7 +11,7 @@ import numpy as np
 from thalweg.archive import Archive
 from thalweg.confidence import probability_lower_remains
 from thalweg.errors import InputError
-from thalweg.relax.base import FAILED, GIVEN_UP
+from thalweg.relax.base import FAILED
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.search.fused import DeviceState, Finished
 from thalweg.store import Record
@@ -50,13 +50,12 @@ class Ledger:
             return
         flat["positions"] = flat["positions"][:, : len(self.system.numbers)]
         counted = self.evaluations + np.cumsum(flat["steps"], dtype=np.int64)
-        finite = np.isfinite(flat["energy"]) & (flat["status"] != FAILED)
-        good = finite & (flat["status"] != GIVEN_UP)
+        good = np.isfinite(flat["energy"]) & (flat["status"] != FAILED)
         if "cells" in flat:
             good &= _voluminous(flat["cells"])
         self.evaluations = int(counted[-1])
         self.relaxations += len(good)
-        self.failures += int((~finite).sum())
+        self.failures += int((~good).sum())
         for column, amount in ((0, 1), (1, flat["steps"])):
             np.add.at(self._counts[:, column], flat["origin"], amount)
         self._follow_runs(flat, good)

@@ -36,7 +36,6 @@ class Settings:
     precision: str = "float32"  # of the hops; everything reported is polished in float64
     fmax: float = 0.05  # at which a hop's relaxation ends, in energy scales per bond length
     max_steps: int = 500  # evaluations per relaxation
-    foresight: float | None = None  # when hops that would be refused anyway are given up (see `Relaxation`)
     keep: int = 100  # how many of the lowest distinct minima are kept
 
     def __post_init__(self):
@@ -147,7 +146,7 @@ class Session:
         self.energy_scale = energy_scale
         unit = energy_scale / bond
         potential, filter = relaxation.potential, relaxation.filter
-        hop = Relaxation(potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps, filter, settings.foresight)
+        hop = Relaxation(potential, relaxation.relaxer, settings.fmax * unit, settings.max_steps, filter)
         self.polish = Relaxation(potential, LBFGS(max_step=0.1 * bond), 1e-4 * unit, 1000, filter)
         constant = fused.Constant(prng.key(settings.seed), search, hop, padded, hop.space(system.cell, system.pbc))
         self._constant: fused.Constant = as_leaves(constant, self.dtype)

@@ -13,16 +13,24 @@ import numpy as np
 
 from thalweg import __version__
 from thalweg.errors import InputError
+from thalweg.structure import Structure
+
+
+#: Tasks of `thalweg.benchmark.periodic`.
+PERIODIC = ("ka100", "c-s-h", "sw64", "sw64-tempering")
 
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of `thalweg bench`."""
     p = argparse.ArgumentParser(prog="thalweg bench", description=__doc__)
-    p.add_argument("task", help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals")
+    p.add_argument(
+        "task",
+        help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals; ka100, c-s-h, sw64, sw64-tempering",
+    )
     p.add_argument("--seeds", type=int, default=20, help="searches to run (default 20)")
     p.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
     p.add_argument("--time", type=float, default=100.0, help="seconds allowed per search (default 100)")
-    p.add_argument("--cpu", type=float, default=900.0, help="lj-sweep: CPU seconds allowed in all (default 900)")
+    p.add_argument("--cpu", type=float, help="CPU seconds allowed: lj-sweep in all (default 900), ka100, c-s-h, sw64 per seed")
     p.add_argument("--walkers", type=int, default=64)
     p.add_argument("--precision", choices=("float32", "float64"), default="float32", help="of the hops")
     p.add_argument("--moves", help="comma-separated moves instead of all (see `thalweg list`)")
@@ -30,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--patience", type=int, help="hops without a lower energy before a walker starts anew")
     p.add_argument("--sizes", help="lj-sweep: a range such as 2-60")
     p.add_argument("--unseeded", action="store_true", help="lj-sweep: no starts from neighbouring sizes")
+    p.add_argument("--structure", type=Path, help="ka100, c-s-h, sw64: write the lowest structure to this file")
     p.add_argument("--json", type=Path, help="also write the results to this file")
     return p
 
@@ -44,6 +53,8 @@ def main(argv: list[str]) -> int:
         return _calibration(args)
     if task == "metals":
         return _metals(args)
+    if task in PERIODIC:
+        return _periodic(task, args)
     match = re.fullmatch(r"lj(\d+)", task)
     if match is None:
         raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, lj-sweep, calibration or metals')
@@ -103,7 +114,7 @@ def _sweep(args) -> int:
 
     sizes = _sizes(args.sizes) if args.sizes else None
     begun, wall = time.process_time(), time.perf_counter()
-    state = sweep(args.first_seed, _settings(args), args.cpu, sizes, not args.unseeded)
+    state = sweep(args.first_seed, _settings(args), args.cpu or 900.0, sizes, not args.unseeded)
     sizes = sorted(reference_energies()) if sizes is None else sizes
     missing = [n for n in state.missing() if n in sizes]
     kind = "without seeds" if args.unseeded else "seeded from neighbouring sizes"
@@ -173,6 +184,50 @@ def _metals(args) -> int:
     print(f"\nat or below the reference: {len(done) - len(short)} of {len(done)}{'; not ' + ', '.join(short) if short else ''}")
     _write(args.json, {"task": "metals", "version": __version__, "time": args.time, "rows": [vars(r) for r in done]})
     return 1 if short else 0
+
+
+def _periodic(task: str, args) -> int:
+    """Glass, gel and silicon: what each seed reaches within the task's effort."""
+    from thalweg.benchmark.periodic import TASKS, compiled, search
+    from thalweg.run import Stop
+
+    problem = TASKS[task]()
+    stop = problem.stop if args.cpu is None else Stop(cpu=args.cpu)
+    if problem.name.startswith("sw64"):
+        stop = Stop(**{**vars(stop), "target": problem.reference + 0.01})
+    effort = ", ".join(f"{k} {v:,g}" for k, v in vars(stop).items() if v is not None)
+    print(f"{problem.what}; {effort}; reference {problem.reference:,.3f} {problem.unit}")
+    print(f"compiled in {compiled(problem):.1f} CPU-s (not counted below)")
+    rows, best = [], None
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        row, result = search(problem, seed, stop)
+        rows.append(row)
+        if best is None or result.energy < best.energy:
+            best = result
+        print(
+            f"seed {seed:4d}  {row.energy:16,.4f}  {row.evaluations:10,d} evaluations  {row.relaxations:8,d} relaxations  "
+            f"{row.cpu_seconds:7.1f} CPU-s  {row.reason}",
+            flush=True,
+        )
+    energies = np.array([r.energy for r in rows])
+    error = energies.std(ddof=1) / len(energies) ** 0.5 if len(rows) > 1 else float("nan")
+    reached = int((energies <= problem.reference + 0.01).sum())
+    print(f"\nmean {energies.mean():,.3f} +- {error:,.3f}, lowest {energies.min():,.4f} {problem.unit} ({len(rows)} seeds)")
+    print(f"at or below the reference: {reached} of {len(rows)}")
+    _write(
+        args.json,
+        {
+            "task": problem.name, "version": __version__, "effort": effort, "reference": problem.reference, "mean": energies.mean(),
+            "standard_error": error, "lowest": energies.min(), "rows": [vars(r) for r in rows],
+        },
+    )  # fmt: skip
+    if args.structure is not None and best is not None and best.best is not None:
+        from thalweg.io import write_structure
+
+        record = best.best
+        structure = Structure.create(record.positions, record.numbers, record.cell, pbc=record.pbc)
+        write_structure(args.structure, [structure], [record.energy])
+    return 0 if reached else 1
 
 
 def _names(text: str | None) -> list[str] | None:

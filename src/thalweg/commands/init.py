@@ -31,7 +31,6 @@ _COMMENTS = {
     "run.precision": "of the hops; everything reported is float64",
     "run.fmax": "at which a hop's relaxation ends, in energy scales per bond length",
     "run.max_steps": "evaluations per relaxation at most",
-    "run.foresight": "gives up a hop that would end too high even if it fell so many times as far again",
     "run.keep": "how many of the lowest distinct minima are kept",
     "stop": 'Whichever comes first ends the search; "none" lifts a limit.',
     "stop.time": "seconds of this session",

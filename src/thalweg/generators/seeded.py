@@ -82,7 +82,9 @@ class Given(Generator):
         parent = parents[0]
         which = jr.randint(key, (), 0, self.positions.shape[0])
         pick = lambda a: jnp.asarray(a, parent.positions.dtype)[which]
-        return Structure(pick(self.positions), parent.numbers, pick(self.cells), parent.fixed, parent.pbc)
+        extra = parent.positions.shape[0] - self.positions.shape[1]
+        positions = jnp.pad(pick(self.positions), ((0, extra), (0, 0)))
+        return Structure(positions, parent.numbers, pick(self.cells), parent.fixed, parent.pbc)
 
 
 def given(structures: list[Structure], system: System) -> Given:

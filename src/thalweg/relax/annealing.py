@@ -22,7 +22,8 @@ class Annealing(Relaxer):
     masses (Leimkuhler and Matthews, doi:10.1093/amrx/abs010), one force per step. `hot` and `cold` are in the potential's
     unit of energy, `dt` in sqrt(length^2 / energy), `friction` in its inverse: masses change how fast a landscape is
     crossed, not what is found. Cooling is geometric. The random numbers of a trajectory are a hash of the structure it
-    starts from and of `seed`, so that it does not matter beside which others it runs.
+    starts from and of `seed`, so that it does not matter beside which others it runs. Before, `then` takes `settle` steps:
+    the energy of overlapping atoms would otherwise become heat, and a free cluster evaporate.
     """
 
     n_steps: int = 10_000
@@ -31,6 +32,7 @@ class Annealing(Relaxer):
     dt: float = 0.01
     friction: float = 1.0
     seed: int = 0
+    settle: int = 50
     max_step: float = 0.2  # of one step of the dynamics, any atom: keeps overlapping starts from exploding
     then: Relaxer = eqx.field(default_factory=LBFGS)
 
@@ -50,7 +52,7 @@ class Annealing(Relaxer):
         }
 
     def settled(self, state):
-        return state["step"] >= self.n_steps
+        return state["step"] >= self.settle + self.n_steps
 
     def reset(self, state, x, mask) -> PyTree:
         return {
@@ -61,28 +63,29 @@ class Annealing(Relaxer):
         }
 
     def step(self, x, force, energy, state):
-        step = state["step"]
-        words = jnp.where(step == 0, words_of(x, self.seed), state["words"])
+        step = state["step"] - self.settle  # of the dynamics
+        words = jnp.where(state["step"] == 0, words_of(x, self.seed), state["words"])
         through = jnp.clip(step / self.n_steps, 0.0, 1.0).astype(x.dtype)
         kt = self.hot * (self.cold / self.hot) ** through
         noise = normals(words, step, x.shape, x.dtype)
-        v = jnp.where(step == 0, jnp.sqrt(kt) * noise, state["v"])
+        v = jnp.where(step <= 0, jnp.sqrt(kt) * noise, state["v"])
         move, v = langevin(v, force, kt, noise, self.dt, self.friction, self.max_step)
-        hot = step < self.n_steps
+        hot = (step >= 0) & (step < self.n_steps)
         down, then = lax.cond(hot.all(), lambda *a: self._wait(*a), lambda *a: self._descend(*a), x, force, energy, state)
-        return jnp.where(hot, move, down), {"v": v, "step": step + 1, "words": words, "then": then}
+        return jnp.where(hot, move, down), {"v": v, "step": state["step"] + 1, "words": words, "then": then}
 
     def _wait(self, x, force, energy, state):
         """Nothing yet for the second relaxer."""
         return jnp.zeros_like(x), state["then"]
 
     def _descend(self, x, force, energy, state):
-        """The second relaxer's step, in lanes that are cold; it begins where the dynamics ends."""
-        step = state["step"]
-        begun = self.then.reset(state["then"], x, step <= self.n_steps)
+        """The second relaxer's step, in lanes without dynamics; it begins anew where the dynamics ends."""
+        step = state["step"] - self.settle
+        hot = (step >= 0) & (step < self.n_steps)
+        begun = self.then.reset(state["then"], x, hot | (step == self.n_steps))
         move, then = self.then.step(x, force, energy, begun)
         per_lane = lambda a: a.shape[-1:] == step.shape[-1:]
-        return move, jax.tree.map(lambda new, old: jnp.where(step < self.n_steps, old, new) if per_lane(new) else new, then, begun)
+        return move, jax.tree.map(lambda new, old: jnp.where(hot, old, new) if per_lane(new) else new, then, begun)
 
 
 def langevin(v, force, kt, noise, dt, friction, max_step):

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from thalweg.typing import PyTree
 
 #: Status of a relaxation, per structure.
-RUNNING, CONVERGED, STEP_LIMIT, FAILED, GIVEN_UP = 0, 1, 2, 3, 4
-STATUS_NAMES = ("running", "converged", "step limit", "not finite", "given up")
+RUNNING, CONVERGED, STEP_LIMIT, FAILED = 0, 1, 2, 3
+STATUS_NAMES = ("running", "converged", "step limit", "not finite")
 
 
 class Relaxer(eqx.Module):

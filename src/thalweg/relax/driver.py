@@ -17,7 +17,7 @@ from thalweg.errors import InputError, StructureError
 from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
 from thalweg.potentials.neighbors import Neighbors, grown, neighbors_for, refreshed, worthwhile
-from thalweg.relax.base import CONVERGED, FAILED, GIVEN_UP, RUNNING, STEP_LIMIT, Relaxer, largest_norm
+from thalweg.relax.base import CONVERGED, FAILED, RUNNING, STEP_LIMIT, Relaxer, largest_norm
 from thalweg.relax.filters import Filter, Positions
 from thalweg.space import Space
 from thalweg.structure import Structure
@@ -33,9 +33,7 @@ class Relaxation(eqx.Module):
     """What evaluating a proposal means: a local minimisation of `potential` by `relaxer`, of what `filter` lets move.
 
     Stops at max |F| < `fmax` (eV/Å, or the potential's reduced units; the filter's generalised forces) or after `max_steps`
-    evaluations per structure. A search that says how low an outcome must be to be of use (`Proposals.ceiling`) lets a
-    relaxation be given up: when the energy would stay above that even if it fell `foresight` times as far again as in the
-    last few steps. None never gives up.
+    evaluations per structure.
     """
 
     potential: Potential
@@ -43,7 +41,6 @@ class Relaxation(eqx.Module):
     fmax: float = 1e-5
     max_steps: int = 2000
     filter: Filter = Positions()
-    foresight: float | None = None
 
     def space(self, cell, pbc) -> Space | None:
         """The `Space` of cells (*batch, 3, 3), with room for cells that shrink where they may; None for free clusters."""
@@ -70,12 +67,11 @@ class Lanes(eqx.Module):
     coordinates: Array  # (rows, 3, lanes)
     energy: Array  # (lanes,)
     forces: Array  # (rows, 3, lanes)
-    status: Array  # (lanes,) RUNNING, CONVERGED, STEP_LIMIT, FAILED or GIVEN_UP
+    status: Array  # (lanes,) RUNNING, CONVERGED, STEP_LIMIT or FAILED
     steps: Array  # (lanes,) evaluations spent on the structure in the lane
     state: PyTree  # of the relaxer
     origin: Array | None = None  # (3, 3, lanes) cell in which each began, where cells move
     neighbors: Neighbors | None = None  # of a single lane, where a list pays
-    ceiling: Array | None = None  # (lanes,) energy above which an outcome is of no use
 
 
 def empty_lanes(relaxation: Relaxation, n_slots: int, n_lanes: int, dtype, space: Space | None = None) -> Lanes:
@@ -93,16 +89,11 @@ def empty_lanes(relaxation: Relaxation, n_slots: int, n_lanes: int, dtype, space
         steps=jnp.zeros(n_lanes, jnp.int32),
         state=relaxation.relaxer.init(x),
         origin=origin,
-        ceiling=None if relaxation.foresight is None else jnp.full(n_lanes, jnp.inf, dtype),
     )
 
 
-def load(lanes: Lanes, relaxation: Relaxation, mask, positions, cells=None, ceiling=None) -> Lanes:
-    """Put new structures, positions (atoms, 3, lanes) and cells (3, 3, lanes), into the lanes of `mask` (lanes,).
-
-    `ceiling` (lanes,) is the energy above which their outcome is of no use; without one nothing is given up.
-    """
-    ceiling = None if lanes.ceiling is None else jnp.where(mask, jnp.inf if ceiling is None else ceiling, lanes.ceiling)
+def load(lanes: Lanes, relaxation: Relaxation, mask, positions, cells=None) -> Lanes:
+    """Put new structures, positions (atoms, 3, lanes) and cells (3, 3, lanes), into the lanes of `mask` (lanes,)."""
     origin = None if lanes.origin is None else jnp.where(mask, cells, lanes.origin)
     x = jnp.where(mask, relaxation.filter.pack(positions, origin), lanes.coordinates)
     return Lanes(
@@ -114,7 +105,6 @@ def load(lanes: Lanes, relaxation: Relaxation, mask, positions, cells=None, ceil
         state=relaxation.relaxer.reset(lanes.state, x, mask),
         origin=origin,
         neighbors=lanes.neighbors,
-        ceiling=ceiling,
     )
 
 
@@ -159,22 +149,9 @@ def advance(lanes: Lanes, relaxation: Relaxation, numbers, free, space: Space | 
             state=state,
             origin=lanes.origin,
             neighbors=neighbors,
-            ceiling=lanes.ceiling,
-            )
+        )
 
-    return _given_up(lanes, lax.fori_loop(0, n_steps, one, lanes), relaxation)
-
-
-def _given_up(before: Lanes, after: Lanes, relaxation: Relaxation) -> Lanes:
-    """Lanes are given up whose energy would stay above their ceiling even if it fell `foresight` times as far again."""
-    if relaxation.foresight is None:
-        return after
-    # Before the second chunk of a relaxation the energy in the lane is that of another structure.
-    known = (before.status == RUNNING) & (before.steps > 0)
-    fall = jnp.maximum(before.energy - after.energy, 0)
-    hopeless = known & (after.energy - relaxation.foresight * fall > after.ceiling)
-    status = jnp.where(hopeless & (after.status == RUNNING), GIVEN_UP, after.status)
-    return eqx.tree_at(lambda k: k.status, after, status)
+    return lax.fori_loop(0, n_steps, one, lanes)
 
 
 class Relaxed(eqx.Module):

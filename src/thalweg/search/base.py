@@ -18,14 +18,10 @@ from thalweg.typing import PyTree
 
 
 class Proposals(eqx.Module):
-    """Structures to evaluate, one per walker asked; `origin` is the index of the generator that made each.
-
-    `ceiling` is the energy above which the outcome would be refused anyway, so that its relaxation may be given up.
-    """
+    """Structures to evaluate, one per walker asked; `origin` is the index of the generator that made each."""
 
     structures: Structure
     origin: jax.Array
-    ceiling: jax.Array | None = None
 
 
 class Outcome(eqx.Module):

@@ -100,19 +100,15 @@ class BasinHopping(Search):
         start = draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.moves)
         origin = jnp.where(jnp.isinf(walkers.energy), start, move)
         parents = structures_of(system, walkers.positions, walkers.cell)
-        made = generate(self.moves + self.starts, origin, k_move, parents, system)
-        return Proposals(made, origin, self._accepted_below(key, walkers))
-
-    def _accepted_below(self, key, w: Walker):
-        """The energy below which Metropolis' rule will accept, drawn when the move is: relaxing to above it is no use."""
-        u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(walker_keys(key, w.index, 2 * w.hops + 1))
-        return w.energy - self.temperature * self.energy_scale * jnp.log(u)
+        return Proposals(generate(self.moves + self.starts, origin, k_move, parents, system), origin)
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Walker = state.walkers
-        good = outcome.valid & (outcome.status < FAILED) & jnp.isfinite(outcome.energy)
+        u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(walker_keys(key, w.index, 2 * w.hops + 1))
+        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        scale = self.temperature * self.energy_scale
         tolerance = 1e-4 * self.energy_scale
-        accept = good & (outcome.energy < self._accepted_below(key, w))
+        accept = good & (outcome.energy < w.energy - scale * jnp.log(u))
         lowered = good & (outcome.energy < w.best - tolerance)
         gained = good & (outcome.energy < w.energy - tolerance) & jnp.isfinite(w.energy)
         stalled = jnp.where(lowered, 0, w.stalled + outcome.valid)
@@ -132,12 +128,13 @@ class BasinHopping(Search):
     def _learn(self, bandit: Bandit, outcome: Outcome, gained) -> Bandit:
         used = (outcome.origin[:, None] == jnp.arange(len(self.moves))) & outcome.valid[:, None]
         forget = self.memory ** outcome.valid.sum()
-        add = lambda old, value: forget * old + (used * value[:, None]).sum(0).astype(jnp.float32)
+        # In the types of the memory, whatever the precision of the search.
+        add = lambda old, value: (forget * old + (used * value[:, None]).sum(0)).astype(old.dtype)
         return Bandit(
             add(bandit.trials, jnp.ones_like(outcome.energy)),
             add(bandit.cost, outcome.steps / 100),
             add(bandit.gains, gained.astype(jnp.float32)),
-            bandit.lowered + (used & gained[:, None]).sum(0),
+            bandit.lowered + (used & gained[:, None]).sum(0).astype(bandit.lowered.dtype),
         )
 
 

@@ -131,17 +131,14 @@ def visit(constant: Constant, state: DeviceState, limits: Limits, n_blocks: int)
         proposals = search.ask(key, sub, system)
         spread = lambda a: jnp.moveaxis(a, 0, -1).astype(dtype)[..., row]
         moved = proposals.structures
-        lanes = load(
-            lanes, relaxation, selected, spread(moved.positions), None if cells is None else spread(moved.cell),
-            None if proposals.ceiling is None else proposals.ceiling[row],
-        )  # fmt: skip
+        lanes = load(lanes, relaxation, selected, spread(moved.positions), None if cells is None else spread(moved.cell))
         new = DeviceState(
             lanes,
             State(put(state.search.walkers, sub.walkers), sub.shared),
             jnp.where(selected, proposals.origin[row], state.origin),
             state.asked | selected,
         )
-        usable = outcome.valid & (outcome.status < FAILED) & jnp.isfinite(outcome.energy)
+        usable = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
         lowest = jnp.minimum(lowest, jnp.where(usable, outcome.energy, jnp.inf).min())
         spent = spent + jnp.where(outcome.valid, outcome.steps, 0).sum()
         return new, log, block + 1, spent, lowest, looks + 1

@@ -71,13 +71,9 @@ def visit(constant: Constant, state: DynamicState, limits: Limits, n_blocks: int
         return lax.fori_loop(0, search.segment, one, (x, v))
 
     def turn(state: DynamicState) -> DynamicState:
-        w = state.search.walkers
-        proposals = search.ask(constant.key, state.search, system)
-        origin = jnp.where(jnp.isinf(w.energy), proposals.origin, state.origin)
+        w, origin = state.search.walkers, state.origin
         to_last = lambda a: jnp.moveaxis(a, 0, -1).astype(dtype)
-        x, v = segment(
-            to_last(proposals.structures.positions), to_last(w.velocities), search.temperatures(w.rung, dtype), state
-        )
+        x, v = segment(to_last(w.positions), to_last(w.velocities), search.temperatures(w.rung, dtype), state)
         x = x if space is None else space.wrap(x)
         energy = potential.lanes(x, numbers, space).energy
         steps = jnp.full(n_lanes, search.segment, jnp.int32)
@@ -88,13 +84,23 @@ def visit(constant: Constant, state: DynamicState, limits: Limits, n_blocks: int
         told = search.tell(constant.key, State(walkers, state.search.shared), outcome, system)
         return DynamicState(state.lanes, told, origin, state.words, state.clock + search.segment)
 
+    def relaxed(positions, lanes):
+        """Lanes with these structures (walkers, atoms, 3), relaxed."""
+        lanes = load(lanes, relaxation, jnp.ones(n_lanes, bool), jnp.moveaxis(positions, 0, -1).astype(dtype))
+        going = lambda k: (k.status == RUNNING).any()
+        return lax.while_loop(going, lambda k: advance(k, relaxation, numbers, free, space), lanes)
+
+    def begun(state: DynamicState) -> DynamicState:
+        """Replicas at relaxed starts: the energy of overlaps would become heat, and a free cluster evaporate."""
+        proposals = search.ask(constant.key, state.search, system)
+        x = jnp.moveaxis(relaxed(proposals.structures.positions, state.lanes).coordinates, -1, 0)
+        walkers = eqx.tree_at(lambda r: (r.positions, r.energy), state.search.walkers, (x, jnp.zeros(n_lanes, dtype)))
+        new = DynamicState(state.lanes, State(walkers, None), proposals.origin, state.words, state.clock)
+        return jax.tree.map(lambda a, b: b.astype(a.dtype), state, new)
+
     def looked(state: DynamicState) -> DynamicState:
         """The state with a relaxed copy of each replica in its lanes."""
-        positions = jnp.moveaxis(state.search.walkers.positions, 0, -1).astype(dtype)
-        lanes = load(state.lanes, relaxation, jnp.ones(n_lanes, bool), positions)
-        going = lambda k: (k.status == RUNNING).any()
-        lanes = lax.while_loop(going, lambda k: advance(k, relaxation, numbers, free, space), lanes)
-        return eqx.tree_at(lambda s: s.lanes, state, lanes)
+        return eqx.tree_at(lambda s: s.lanes, state, relaxed(state.search.walkers.positions, state.lanes))
 
     def round_(carry):
         state, log, block, spent, lowest, looks = carry
@@ -118,6 +124,7 @@ def visit(constant: Constant, state: DynamicState, limits: Limits, n_blocks: int
         room = block + n_lanes // rows <= n_blocks
         return room & (spent < limits.evaluations) & (lowest > limits.target) & (looks < limits.looks)
 
+    state = lax.cond(jnp.isinf(state.search.walkers.energy).any(), begun, lambda s: s, state)
     carry = (state, log, jnp.asarray(0), jnp.asarray(0), jnp.asarray(jnp.inf, dtype), jnp.asarray(0))
     state, log, block, *_ = lax.while_loop(more, round_, carry)
     return state, log, block
