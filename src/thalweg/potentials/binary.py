@@ -56,12 +56,12 @@ class BinaryLennardJones(Potential):
         shape = (positions.shape[0], *positions.shape[2:])
 
         def row(pairs, r2, d, row, carry):
-            energy, *sums = carry
+            energy, push_sums, virial_sums = carry
             partner, mine = pairs.partner, pairs.own(kind)
             own2 = partner(sigma2[0]) + partner(sigma2[1]) * mine
             strength = partner(epsilon4[0]) + partner(epsilon4[1]) * mine
             value, slope = self._pair(r2, own2, strength)
-            return energy + 0.5 * value, *push(*sums, -2 * slope, d)
+            return energy + 0.5 * value, *push(push_sums, virial_sums, -2 * slope, d)
 
         zero = jnp.zeros(shape, dtype)
         start = (zero + kind * 0, (zero,) * 3, (zero,) * 6 if virial else ())

@@ -92,7 +92,7 @@ class EmbeddedPotential(Potential):
         def pushed(at, r2, d, row, carry):
             _, (v_slope, rho_slope) = self._truncated(r2, row)
             g = -2 * (2 * v_slope + (at.own(pull) + at.partner(pull)) * rho_slope)
-            return push(*carry, once(g, d), d)
+            return push(carry[0], carry[1], once(g, d), d)
 
         start = ((zero,) * 3, (zero,) * 6 if virial else ())
         forces, virials = sum_rows(pushed, positions, numbers, start, pairs, space, neighbors)

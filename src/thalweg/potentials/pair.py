@@ -24,9 +24,9 @@ def pair_sum(pair, positions, numbers, tables, space, neighbors, virial: bool, r
     zero = jnp.zeros((positions.shape[0], *positions.shape[2:]), positions.dtype)
 
     def row(_pairs, r2, d, row, carry):
-        energy, *sums = carry
+        energy, push_sums, virial_sums = carry
         value, slope = pair(r2, row)
-        return energy + value / 2, *push(*sums, -2 * slope, d)
+        return energy + value / 2, *push(push_sums, virial_sums, -2 * slope, d)
 
     start = (zero, (zero,) * 3, (zero,) * 6 if virial else ())
     atomic, forces, virials = sum_rows(row, positions, numbers, start, tables, space, neighbors)

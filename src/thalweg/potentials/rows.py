@@ -65,7 +65,7 @@ def sum_rows(pair: Callable, positions, numbers, init, per_row=None, space=None,
         absent = padding | at(absent_rows)
         if space is not None:
             dx, dy, dz = space.minimum_image(dx, dy, dz, inverse)
-        if shift is None:
+        if shift is None or space is None:
             absent = absent | (slot == index)
         else:
             by = space.displacement(shift)
