@@ -70,6 +70,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "search": {
         "basin-hopping": "thalweg.search.basin_hopping:BasinHopping",
         "random": "thalweg.search.random_search:RandomSearch",
+        "annealing": "thalweg.search.simulated_annealing:SimulatedAnnealing",
         "parallel-tempering": "thalweg.search.parallel_tempering:ParallelTempering",
     },
 }

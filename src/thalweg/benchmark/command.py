@@ -15,9 +15,8 @@ from thalweg import __version__
 from thalweg.errors import InputError
 from thalweg.structure import Structure
 
-
 #: Tasks of `thalweg.benchmark.periodic`.
-PERIODIC = ("ka100", "c-s-h", "sw64", "sw64-tempering")
+PERIODIC = ("ka100", "c-s-h", "sw64", "sw64-annealing", "sw64-tempering")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -188,13 +187,14 @@ def _metals(args) -> int:
 
 def _periodic(task: str, args) -> int:
     """Glass, gel and silicon: what each seed reaches within the task's effort."""
-    from thalweg.benchmark.periodic import TASKS, compiled, search
+    from thalweg.benchmark.periodic import TASKS, compiled, restricted_task, search
     from thalweg.run import Stop
 
     problem = TASKS[task]()
     stop = problem.stop if args.cpu is None else Stop(cpu=args.cpu)
     if problem.name.startswith("sw64"):
         stop = Stop(**{**vars(stop), "target": problem.reference + 0.01})
+    problem = restricted_task(problem, _names(args.moves), _names(args.starts))
     effort = ", ".join(f"{k} {v:,g}" for k, v in vars(stop).items() if v is not None)
     print(f"{problem.what}; {effort}; reference {problem.reference:,.3f} {problem.unit}")
     print(f"compiled in {compiled(problem):.1f} CPU-s (not counted below)")
@@ -217,8 +217,8 @@ def _periodic(task: str, args) -> int:
     _write(
         args.json,
         {
-            "task": problem.name, "version": __version__, "effort": effort, "reference": problem.reference, "mean": energies.mean(),
-            "standard_error": error, "lowest": energies.min(), "rows": [vars(r) for r in rows],
+            "task": problem.name, "version": __version__, "effort": effort, "reference": problem.reference,
+            "mean": energies.mean(), "standard_error": error, "lowest": energies.min(), "rows": [vars(r) for r in rows],
         },
     )  # fmt: skip
     if args.structure is not None and best is not None and best.best is not None:

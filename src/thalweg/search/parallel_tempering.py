@@ -55,7 +55,8 @@ class ParallelTempering(Search):
     energy_scale: float = 1.0
 
     def __init__(
-        self, starts, start_weights=None, rungs=16, cold=0.05, hot=0.12, dt=0.01, friction=1.0, segment=100, look=10, energy_scale=1.0
+        self, starts, start_weights=None, rungs=16, cold=0.05, hot=0.12, dt=0.01, friction=1.0, segment=100, look=10,
+        energy_scale=1.0,
     ):  # fmt: skip
         self.starts = tuple(starts)
         self.start_weights = np.asarray(np.ones(len(self.starts)) if start_weights is None else start_weights, np.float32)
