@@ -20,6 +20,7 @@ from jax import lax
 
 from thalweg.typing import Array
 
+FREE = (False, False, False)
 #: Candidates per word.
 WIDTH = 32
 #: Tests done in one pass over the atoms.
@@ -152,7 +153,7 @@ def _sorted(positions, real, space, reach, bins: Bins):
     """Grid and atoms of a structure, and whether bins within the span cover the reach."""
     dtype, n = positions.dtype, positions.shape[0]
     nx, ny, nz = bins.number
-    pbc = (False,) * 3 if space is None else space.pbc
+    pbc = FREE if space is None else space.pbc
     u, heights, metric = _fractions(positions, space)
     for k in range(3):
         if not pbc[k]:
