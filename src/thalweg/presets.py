@@ -8,6 +8,7 @@ from thalweg.errors import InputError, suggest
 from thalweg.generators.base import Generator
 from thalweg.generators.bonds import BondSwitch
 from thalweg.generators.cells import LatticeFragment, RandomCell
+from thalweg.generators.crystals import SymmetricCell, VariableCell
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
 from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist, Slip
 from thalweg.generators.random import RandomBall, SymmetricRandom
@@ -88,19 +89,25 @@ def periodic_moves(system: System) -> tuple[Generator, ...]:
 def periodic_search(
     system: System, potential: Potential, structures: list[Structure] | None = None, variable_cell: bool = False
 ) -> BasinHopping:
-    """Basin hopping in a cell with all moves, from random starts and pieces of crystals, and from `structures` if given.
+    """Basin hopping in a cell with all moves, from random, symmetric and crystalline starts.
 
-    With `structures` (single ones of the system's composition) all starts are drawn from them.
+    With `structures` (single ones of the system's composition) all starts are drawn from them; with a `variable_cell`
+    from random cells with the symmetry of a space group.
     """
     scale = potential.energy_scale(np.asarray(system.numbers))
-    starts: tuple[Generator, ...] = (RandomCell(), LatticeFragment())
+    starts, weights = (RandomCell(), LatticeFragment(), SymmetricCell()), [0.2, 0.4, 0.4]
+    if not all(system.pbc):
+        starts, weights = (RandomCell(),), [1.0]
+    if variable_cell:
+        starts, weights = (VariableCell(), RandomCell()), [0.8, 0.2]
     if structures:
-        starts = (given(structures, system),)
+        starts, weights = (given(structures, system),), [1.0]
     moves = periodic_moves(system)
     mixture = len(np.unique(system.numbers)) > 1
     return BasinHopping(
         moves,
         starts,
+        start_weights=weights,
         # In a dense mixture other moves often lower the energy they have just raised, and the order of the species, which
         # decides, is found by exchanges alone: their share is not left to what is learned.
         move_weights=[0.9 if isinstance(m, Swap) else 0.1 / (len(moves) - 1) for m in moves] if mixture else None,
