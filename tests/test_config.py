@@ -20,8 +20,9 @@ from thalweg.composition import cell_of, formula_of, short_cell
 from thalweg.config import parse_toml, read_input, resolve, resolve_stop, to_toml, toml_value
 from thalweg.errors import InputError, StructureError
 from thalweg.formula import parse_formula
-from thalweg.presets import cluster_relaxation, cluster_search
+from thalweg.presets import cluster_relaxation, cluster_search, periodic_search, periodic_settings, tempering
 from thalweg.references import best_known, compare, lennard_jones
+from thalweg.relax.annealing import Annealing
 
 DATA = Path(thalweg.__file__).parent / "benchmark" / "data" / "lennard_jones_clusters.csv"
 
@@ -115,6 +116,29 @@ def test_the_defaults_are_those_of_the_shipped_searches(formula, kind):
     resolved = resolve({"system": {"formula": formula}, "potential": {"kind": kind}})
     equal(resolved.search, cluster_search(resolved.system, resolved.potential))
     equal(resolved.relaxation, cluster_relaxation(resolved.potential, resolved.system))
+
+
+@pytest.mark.parametrize("moves_cell", [False, True])
+def test_the_defaults_in_a_cell_are_those_of_the_shipped_searches(moves_cell):
+    filter = {"kind": "frechet" if moves_cell else "positions"}
+    resolved = resolve({"system": {"formula": "KA20"}, "filter": filter})
+    equal(resolved.search, periodic_search(resolved.system, resolved.potential, None, moves_cell))
+    wanted = periodic_settings(resolved.system)
+    assert {k: getattr(resolved.settings, k) for k in wanted} == wanted
+    tempered = resolve({"system": {"formula": "KA20"}, "search": {"kind": "parallel-tempering"}})
+    assert tempered.search.origins == tempering(tempered.system, tempered.potential).origins
+
+
+def test_annealing_as_a_search_brings_its_relaxer_and_temperatures():
+    resolved = resolve({"system": {"formula": "LJ7"}, "search": {"kind": "annealing"}})
+    relaxer = resolved.relaxation.relaxer
+    assert isinstance(relaxer, Annealing)
+    # From the stiffness of the bonds: seven particles melt about 0.15 epsilon (Doye and Wales, cond-mat/9604158).
+    assert relaxer.cold < 0.15 < relaxer.hot < 0.5
+    assert resolved.settings.max_steps > relaxer.n_steps
+    assert resolve(resolved.tables).tables == resolved.tables
+    plain = resolve({"system": {"formula": "LJ7"}, "search": {"kind": "annealing"}, "relaxer": {"kind": "fire"}})
+    assert type(plain.relaxation.relaxer).__name__ == "FIRE"
 
 
 def test_values_reach_the_objects():

@@ -4,6 +4,7 @@
 """
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,8 @@ import types
 from pathlib import Path
 
 import pytest
+
+from thalweg import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,6 +73,28 @@ def test_input_page_shows_what_init_writes():
     block = WRITTEN_INPUT.search(INPUT_PAGE.read_text(encoding="utf-8"))
     assert block is not None
     assert block[2] == written_input(), "the input has changed: run `python tests/test_docs.py`"
+
+
+def commands(page: Path) -> list[str]:
+    """The thalweg commands in the shell blocks of a page, without what a shell takes from them."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [
+        re.split(r"\s#|\s>|&&", line.split("&& thalweg ")[-1])[0].strip() for block in blocks for line in block.splitlines()
+    ]
+    return [line if line.startswith("thalweg ") else f"thalweg {line}" for line in lines if "thalweg" in line.split()[:1]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_are_what_the_command_line_takes(page):
+    for command in commands(page):
+        arguments = shlex.split(command)[1:]
+        if arguments[0] not in ("bench", "--help"):
+            cli.parser().parse_args(arguments)
+
+
+def test_commands_are_found():
+    assert len(commands(ROOT / "docs" / "periodic-systems.md")) == 6
+    assert len(commands(ROOT / "README.md")) > 3
 
 
 def test_toml_blocks_are_toml():

@@ -169,7 +169,7 @@ def short_cell(cell: np.ndarray) -> list:
 def axes(value) -> tuple[bool, bool, bool]:
     """Periodic axes of "xyz", "xy", "none", true, false or three of these."""
     if isinstance(value, bool):
-        return (value,) * 3
+        return value, value, value
     if isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, bool) for v in value):
         return value[0], value[1], value[2]
     text = value.strip().lower() if isinstance(value, str) else None

@@ -32,6 +32,7 @@ from thalweg.relax.lbfgs import LBFGS
 from thalweg.relax.stiffness import annealing_for
 from thalweg.run import Settings, Stop, bucket
 from thalweg.search.base import Search
+from thalweg.search.basin_hopping import BasinHopping
 from thalweg.structure import Structure
 from thalweg.system import System, periodic
 
@@ -116,6 +117,8 @@ def resolve(tables: Mapping) -> Resolved:
     usual = getattr(type(search), "relaxer_kind", "lbfgs")
     relaxer_table = schema.fill("relaxer", {"kind": usual, **tables.get("relaxer", {})}, "[relaxer]", defaults)
     own = {}
+    if made.periodic and isinstance(search, BasinHopping):
+        own = presets.periodic_settings(system)
     if relaxer_table["kind"] == "annealing":
         relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
     run_table = schema.fill_fields(_plain_fields(Settings), {**own, **tables.get("run", {})}, "[run]")
@@ -232,11 +235,14 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         search = presets.periodic_search(system, potential, seeds, filter.moves_cell)
     else:
         search = presets.cluster_search(system, potential, [np.asarray(s.positions) for s in seeds])
+    number = lambda weight: float(str(np.float32(weight)))  # the shortest that comes back the same
     starts = [
-        {**schema.table_of("generator", g), "weight": float(f"{w:.6g}"), **(own if g.name == own.get("kind") else {})}
-        for g, w in zip(search.starts, search.start_weights.tolist(), strict=True)
+        {**schema.table_of("generator", g), "weight": number(w), **(own if g.name == own.get("kind") else {})}
+        for g, w in zip(search.starts, search.start_weights, strict=True)
     ]
-    moves = [schema.table_of("generator", g) for g in search.moves]
+    moves = [
+        {**schema.table_of("generator", g), "weight": number(w)} for g, w in zip(search.moves, search.move_weights, strict=True)
+    ]
     hopping = {k: v for k, v in schema.table_of("search", search).items() if k not in ("kind", "moves", "starts")}
     scale = {"energy_scale": search.energy_scale}
     relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
@@ -245,6 +251,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "RandomSearch": {"starts": starts},
         "ParallelTempering": {**scale, "starts": starts},
+        "SimulatedAnnealing": {**scale, "starts": starts},
     }
 
 
@@ -271,7 +278,7 @@ def _suited_annealing(
         suited = annealing_for(potential, minimum, bond, 1)
         full = {**{name: float(f"{getattr(suited, name):.4g}") for name in needed}, **full}
     full = schema.fill("relaxer", full, "[relaxer]", defaults)
-    return full, {"max_steps": full["n_steps"] + 1000}
+    return full, {"max_steps": full["settle"] + full["n_steps"] + 1000, "walkers": 16}
 
 
 def _with_seeds(table: Mapping, system: System, filter: Filter) -> Mapping:
