@@ -312,11 +312,11 @@ def contenders(start: System, peers: bool):
     """(name, function of the seconds to spend) of all that can treat a system."""
     n, lists = len(start), fits_lists(start)
     for dtype in ("float64", "float32"):
-        if lists and n > 100:
+        if lists or n <= DENSE_UP_TO:  # narrow cells list images
             yield f"thalweg {dtype}, lists", lambda s, d=dtype: Run(start, d, True).measure(s)
         if n <= DENSE_UP_TO:
             yield f"thalweg {dtype}, all pairs", lambda s, d=dtype: Run(start, d, False).measure(s)
-        if lists and 100 < n <= DENSE_UP_TO:
+        if n <= DENSE_UP_TO:
             yield f"thalweg {dtype}, lists, {LANES} side by side", lambda s, d=dtype: Run(start, d, True, LANES).measure(s)
         if n <= 300:
             yield f"thalweg {dtype}, all pairs, {LANES} side by side", lambda s, d=dtype: Run(start, d, False, LANES).measure(s)

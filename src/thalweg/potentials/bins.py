@@ -40,32 +40,41 @@ class Bins(NamedTuple):
     depth: int
 
 
-def all_pairs(positions, real, space, reach):
-    """Words (ceil(atoms / 32), atoms, *lanes): bit b of word w is set where atom 32 w + b is nearer than `reach`."""
-    n = positions.shape[0]
-    n_words = -(-n // WIDTH)
-    x, y, z = (jnp.pad(positions[:, k], [(0, n_words * WIDTH - n), *[(0, 0)] * (positions.ndim - 2)]) for k in range(3))
-    present = jnp.pad(real, [(0, n_words * WIDTH - n), *[(0, 0)] * (real.ndim - 1)])
-    slot = jnp.arange(n).reshape(-1, *[1] * (positions.ndim - 2))
+def all_pairs(positions, real, space, reach, others=None):
+    """Words (ceil(candidates / 32), atoms, *lanes): bit b of word w is set where candidate 32 w + b is nearer than `reach`.
+
+    Candidates are the atoms at their nearest image, or `others` (candidates, 3, *lanes) where they are: all images of the
+    first atom to the last, those in the cell first.
+    """
+    n, spread = positions.shape[0], positions.ndim - 2
+    copies = 1 if others is None else others.shape[0] // n
+    others = positions if others is None else others
+    n_words = -(-others.shape[0] // WIDTH)
+    fill = lambda a: jnp.pad(a, [(0, n_words * WIDTH - others.shape[0]), *[(0, 0)] * (a.ndim - 1)])
+    x, y, z = (positions[:, k] for k in range(3))
+    lines = [fill(others[:, k]) for k in range(3)]
+    present = fill(jnp.concatenate([real] * copies))
+    slot = jnp.arange(n).reshape(-1, *[1] * spread)
+    space = space if copies == 1 else None
     inverse = None if space is None or space.orthogonal else space.inverse
 
     def test(group, word):
         for k in range(UNROLL):
             bit = group % (WIDTH // UNROLL) * UNROLL + k
             j = group * UNROLL + k
-            d = x[:n] - x[j], y[:n] - y[j], z[:n] - z[j]
+            d = [mine - line[j] for mine, line in zip((x, y, z), lines, strict=True)]
             if space is not None:
                 d = space.minimum_image(*d, inverse)
             near = (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < reach * reach) & (slot != j) & real & present[j]
             word = word | (near.astype(jnp.uint32) << bit.astype(jnp.uint32))
         return word
 
-    def fill(w, words):
+    def fill_word(w, words):
         per = WIDTH // UNROLL
         word = lax.fori_loop(w * per, (w + 1) * per, test, jnp.zeros((n, *positions.shape[2:]), jnp.uint32))
         return lax.dynamic_update_index_in_dim(words, word, w, 0)
 
-    return lax.fori_loop(0, n_words, fill, jnp.zeros((n_words, n, *positions.shape[2:]), jnp.uint32))
+    return lax.fori_loop(0, n_words, fill_word, jnp.zeros((n_words, n, *positions.shape[2:]), jnp.uint32))
 
 
 def extracted(words, owner, slots: int, atom_of):

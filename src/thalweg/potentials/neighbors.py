@@ -21,7 +21,7 @@ from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.potentials.bins import WIDTH, Bins, all_pairs, binned, bins_for, extracted, most_in_column
-from thalweg.space import Space, cell_heights
+from thalweg.space import MOST_IMAGES, Space, cell_heights
 from thalweg.typing import Array
 
 #: Skin as a fraction of the reach: rebuilding less often against more pairs to look at.
@@ -30,14 +30,16 @@ SKIN = 0.15
 MARGIN = 1.25
 #: Atoms above which bins find neighbours faster than looking at all pairs.
 BINNED = 600
-#: Atoms above which a list is faster than all pairs, times (reach + skin)^3 / volume.
-CROSSOVER = 250
+#: Pairs per atom, images counted, below which no list is faster than all of them.
+CROSSOVER = 100
 
 
 class Neighbors(eqx.Module):
     """Table of near pairs. A pair stands in the columns of both of its atoms."""
 
-    index: Array  # (slots, atoms, *lanes) int32; an empty slot holds the atom itself
+    #: (slots, atoms, *lanes) int32; an empty slot holds the atom itself. With `images`, the neighbour is atom
+    #: index % atoms in the image index // atoms of the cell, the first of which is the cell itself.
+    index: Array
     kind: Array  # (atoms, *lanes) int32: index of each atom's species in `species`
     real: Array  # (atoms, *lanes) bool: False for padding, which has no neighbours
     reference: Array  # (atoms, 3, *lanes): positions when the table was built
@@ -49,8 +51,20 @@ class Neighbors(eqx.Module):
     overflow: Array
     needed: Array  # (): slots that were needed since the sizes were chosen
     crowd: Array  # (): the most candidates of an atom in one column of bins
+    #: (atoms, 3, *lanes): cell vectors by which atoms lay outside of the cell when the table was built; None without images.
+    turns: Array | None
     species: tuple[int, ...] = eqx.field(static=True)
     bins: Bins | None = eqx.field(static=True)  # None: all pairs are searched
+    #: Images of the cell to either side that hold neighbours, in narrow cells; otherwise the nearest image is the only one.
+    images: tuple[int, int, int] = eqx.field(static=True)
+
+    def ghosts(self, positions, space: Space):
+        """Positions (images * atoms, 3, *lanes) of all atoms in all images, those in the cell first."""
+        cell = space.cell.reshape(*space.cell.shape, *[1] * (positions.ndim - space.cell.ndim))
+        by = lambda turns: turns[:, 0, None] * cell[0] + turns[:, 1, None] * cell[1] + turns[:, 2, None] * cell[2]
+        shifts = replace(space, images=self.images).shifts(positions.dtype)
+        shifts = shifts.reshape(*shifts.shape, *[1] * (positions.ndim - 2))
+        return (by(shifts)[:, None] + (positions - by(self.turns))).reshape(-1, *positions.shape[1:])
 
     @property
     def slots(self) -> int:
@@ -58,24 +72,30 @@ class Neighbors(eqx.Module):
         return self.index.shape[0]
 
 
-def worthwhile(n_atoms: int, space: Space | None, reach: float | None, skin: float | None = None) -> bool:
-    """Whether a list pays for structures of this size; on the host, from a rough crossover (benchmarks/scaling.py).
+def worthwhile(n_atoms: int, space: Space | None, reach: float | None, skin: float | None = None, narrow: bool = False) -> bool:
+    """Whether a list pays for structures of this size; on the host (`python benchmarks/scaling.py --crossover`).
 
-    False also where there can be none: without a cutoff, and in cells narrower than two reaches, whose images are summed.
+    False without a cutoff. In cells narrower than two reaches and skins, where an atom has several images of another one
+    as neighbours, lists pay from a few atoms on, but need sizes that suit all lanes: such cells count if `narrow`.
     """
     if reach is None:
         return False
     far = reach + (SKIN * reach if skin is None else skin)
+    images = 1
+    if not fits(space, far):
+        if not narrow:
+            return False
+        images = int(np.prod([2 * m + 1 for m in _images(space, far)]))
     if space is None or not all(space.pbc):
-        return n_atoms > 1.5 * CROSSOVER and fits(space, far)
+        return n_atoms * images > 4 * CROSSOVER
     cells = np.moveaxis(np.asarray(space.cell, np.float64).reshape(3, 3, -1), -1, 0)
     near = 4 / 3 * np.pi * far**3 * n_atoms / np.abs(np.linalg.det(cells)).min()
-    return bool(n_atoms > CROSSOVER and n_atoms > 3 * near) and fits(space, far)
+    return bool(n_atoms * images > max(CROSSOVER, 2.5 * near))
 
 
 def fits(space: Space | None, far: float) -> bool:
-    """Whether one image of each pair at most is nearer than `far` (reach and skin); on the host."""
-    if space is None:
+    """Whether one image of each pair at most is nearer than `far` (reach and skin), or counts; on the host."""
+    if space is None or space.nearest:
         return True
     cells = np.moveaxis(np.asarray(space.cell, np.float64).reshape(3, 3, -1), -1, 0)
     return bool((cell_heights(cells)[:, list(space.pbc)] >= 2 * far).all())
@@ -108,8 +128,10 @@ def neighbors_for(potential, positions, numbers, space: Space | None = None, ski
         overflow=leaf(True, bool),
         needed=leaf(0 if slots is None else slots / MARGIN, jnp.int32),
         crowd=leaf(0, jnp.int32),
+        turns=None,
         species=species,
         bins=None,
+        images=(0, 0, 0),
     )
     return grown(empty)
 
@@ -120,22 +142,22 @@ def grown(neighbors: Neighbors) -> Neighbors:
     Whoever saw the overflow goes back to a state from before it.
     """
     far = float(neighbors.reach + neighbors.skin)
-    if not fits(neighbors.space, far):
-        raise InputError(
-            f"the cell is narrower than two cutoffs and skins ({2 * far:.3g}): a neighbour list cannot serve there, all images "
-            "of all pairs can; repeat the cell or leave the list out"
-        )
+    images, turns = _images(neighbors.space, far), None
+    if max(images) > 0:
+        turns = jnp.zeros_like(neighbors.reference)
     positions, real = np.asarray(neighbors.reference, np.float64), np.asarray(neighbors.real)
     n_atoms, n_lanes = positions.shape[0], int(np.prod(positions.shape[2:]))
     bins = None
-    if n_atoms > BINNED:
+    if n_atoms > BINNED and turns is None:
         bins = _bins(positions.reshape(n_atoms, 3, n_lanes), real.reshape(n_atoms, n_lanes), neighbors.space, far)
     needed = max(int(neighbors.needed), 1, _guessed(positions.reshape(n_atoms, 3, n_lanes), real, neighbors.space, far))
     while True:
-        slots = min(-(-int(needed * MARGIN + 2) // 4) * 4, max(n_atoms - 1, 1))
+        slots = -(-int(needed * MARGIN + 2) // 4) * 4
+        slots = slots if turns is not None else min(slots, max(n_atoms - 1, 1))
         none = jnp.zeros((), jnp.int32)
         index = jnp.zeros((slots, *neighbors.index.shape[1:]), jnp.int32)
-        sized = replace(neighbors, index=index, overflow=jnp.zeros((), bool), needed=none, crowd=none, bins=bins)
+        sized = replace(neighbors, index=index, overflow=jnp.zeros((), bool), needed=none, crowd=none)
+        sized = replace(sized, bins=bins, images=images, turns=turns)
         built = _built(sized, neighbors.reference, neighbors.space)
         if not built.overflow:
             return built
@@ -171,7 +193,9 @@ def _stale(neighbors: Neighbors, positions, space):
     x = neighbors.reference
     strain = _change(neighbors.space, space)
     dragged = [sum(x[:, a] * strain[a, b] for a in range(3)) for b in range(3)]
-    d = space.minimum_image(*(moved[:, b] - dragged[b] for b in range(3)))
+    d = [moved[:, b] - dragged[b] for b in range(3)]
+    if neighbors.turns is None:  # else the table says which image, and an atom that crosses the cell changes that
+        d = space.minimum_image(*d)
     square = jnp.where(neighbors.real, d[0] * d[0] + d[1] * d[1] + d[2] * d[2], 0)
     compression = jnp.sqrt((strain * strain).sum((0, 1)))
     left = (reach + skin) * (1 - compression) - reach
@@ -189,14 +213,18 @@ def rebuilt(neighbors: Neighbors, positions, space: Space | None = None) -> Neig
     """The list built anew; inside jit, sizes as they are."""
     far = neighbors.reach + neighbors.skin
     shape = positions.shape
+    if neighbors.turns is not None and space is not None:
+        neighbors = replace(neighbors, turns=_turns(positions, space))
     if neighbors.bins is None:
         index, count, crowd, covered = _searched(neighbors, positions, space, far)
     elif len(shape) == 2:
         index, count, crowd, covered = binned(positions, neighbors.real, space, far, neighbors.bins, neighbors.slots)
     else:
         index, count, crowd, covered = _each(neighbors, positions, space, far)
-    if space is not None:
-        covered = covered & jnp.stack([space.heights[k] >= 2 * far * (1 - 1e-6) for k in range(3) if space.pbc[k]]).all()
+    if space is not None and not space.nearest:
+        # Images to either side within reach; without, half a cell must be.
+        within = [max(m, 0.5) * space.heights[k] >= far * (1 - 1e-6) for k, m in enumerate(neighbors.images) if space.pbc[k]]
+        covered = covered & jnp.stack(within).all()
     most = count.max()
     full = (most > neighbors.slots) | ~covered
     if neighbors.bins is not None:
@@ -216,9 +244,34 @@ def rebuilt(neighbors: Neighbors, positions, space: Space | None = None) -> Neig
 _built = eqx.filter_jit(rebuilt)
 
 
+def _turns(positions, space: Space):
+    """Cell vectors (atoms, 3, *lanes) by which atoms lie outside of the cell, as floating point numbers."""
+    inverse = space.inverse
+    x, y, z = positions[:, 0], positions[:, 1], positions[:, 2]
+    fractions = [x * inverse[0, k] + y * inverse[1, k] + z * inverse[2, k] for k in range(3)]
+    turns = [jnp.floor(u) if periodic else jnp.zeros_like(u) for u, periodic in zip(fractions, space.pbc, strict=True)]
+    return jnp.stack(turns, axis=1)
+
+
+def _images(space: Space | None, far: float) -> tuple[int, int, int]:
+    """Images of a narrow cell to either side in which atoms in the cell have neighbours; (0, 0, 0) where one will do."""
+    if space is None or fits(space, far):
+        return (0, 0, 0)
+    heights = cell_heights(np.moveaxis(np.asarray(space.cell, np.float64).reshape(3, 3, -1), -1, 0)).min(0)
+    images = tuple(int(np.ceil(far / h * (1 - 1e-6))) if p else 0 for h, p in zip(heights, space.pbc, strict=True))
+    if max(images) > MOST_IMAGES:
+        raise InputError(
+            f"the cell is too narrow for a neighbour list: its smallest height is {heights.min():.3g}, cutoff and skin "
+            f"{far:.3g}; repeat the cell or leave the list out"
+        )
+    return images  # type: ignore[return-value]
+
+
 def _searched(neighbors, positions, space, far):
     """All pairs searched, with lanes."""
-    words = all_pairs(positions, neighbors.real, space, far)
+    ghosts = None if neighbors.turns is None or space is None else neighbors.ghosts(positions, space)
+    mine = positions if ghosts is None else ghosts[: positions.shape[0]]
+    words = all_pairs(mine, neighbors.real, space, far, ghosts)
     owner = jnp.arange(positions.shape[0], dtype=jnp.int32).reshape(-1, *[1] * (positions.ndim - 2))
     index, count = extracted(words, owner, neighbors.slots, lambda w, bit: w * WIDTH + bit)
     return index, count, jnp.zeros((), jnp.int32), jnp.ones((), bool)
@@ -255,6 +308,9 @@ def _guessed(positions, real, space, far: float) -> int:
     n_atoms, _, n_lanes = positions.shape
     real = real.reshape(n_atoms, n_lanes)
     pbc = (False,) * 3 if space is None else space.pbc
+    images = _images(space, far)
+    grid = np.meshgrid(*[np.arange(-m, m + 1) for m in images], indexing="ij")
+    shifts = np.stack(grid, -1).reshape(-1, 1, 3)
     most, lanes = 0, np.unique(np.linspace(0, n_lanes - 1, 8).astype(int))
     for lane in lanes:
         x = positions[real[:, lane], :, lane]
@@ -262,7 +318,9 @@ def _guessed(positions, real, space, far: float) -> int:
         few = max(16, int(2e6 / len(lanes) / max(len(x), 1)))
         for i in np.unique(np.linspace(0, len(x) - 1, min(few, len(x))).astype(int)):
             d = x - x[i]
-            if cell is not None:
+            if cell is not None and max(images) > 0:
+                d = ((d - np.floor(d @ np.linalg.inv(cell)) * pbc @ cell) + shifts @ cell).reshape(-1, 3)
+            elif cell is not None:
                 turns = np.round(d @ np.linalg.inv(cell)) * pbc
                 d = d - turns @ cell
             most = max(most, int(((d * d).sum(1) < far * far).sum()) - 1)

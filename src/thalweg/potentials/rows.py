@@ -174,7 +174,10 @@ def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
     lane = jnp.tile(jnp.arange(width, dtype=jnp.int32), size // width)
     index = neighbors.index.reshape(neighbors.index.shape[0], -1)
     xyz = [flat(positions[:, k]) for k in range(3)]
-    blur = _blur(positions, space)
+    blur, imaged = _blur(positions, space), neighbors.turns is not None
+    if imaged:  # all images of all atoms, and each pair with the one it is meant for
+        ghosts = neighbors.ghosts(positions, space)
+        xyz = [flat(ghosts[:, k]) for k in range(3)]
     if blur is not None and blur.size > 1:
         blur = jnp.tile(blur.reshape(-1), size // width)
     if space is not None:
@@ -193,9 +196,10 @@ def _sum_listed(pair: Callable, positions, init, per_row, space, neighbors):
         def visit(k, carry):
             near = lax.dynamic_slice(index, (k, start), (1, size))[0]
             place = near if width == 1 else near * width + lane
-            partner = lambda a: flat(a).at[place].get(mode="promise_in_bounds")
+            atom = place % (n_atoms * width) if imaged else place
+            partner = lambda a: flat(a).at[atom].get(mode="promise_in_bounds")
             d = [v - w.at[place].get(mode="promise_in_bounds") for v, w in zip(mine, xyz, strict=True)]
-            if space is not None:
+            if space is not None and not imaged:
                 d = space.minimum_image(*d, inverse)
             r2 = _squared(d, blur)
             r2 = jnp.where(place == slot, jnp.asarray(FAR, r2.dtype), r2)
