@@ -262,6 +262,7 @@ def test_ideal_gas_at_constant_pressure():
     assert not out.failed.any()
 
 
+@pytest.mark.slow
 def test_a_crystal_at_constant_pressure():
     """Mean pressure is the one set, the cell shears, and energy less heat and work stays though the energy does not."""
     sets, lanes = 2.0, 6

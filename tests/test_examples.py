@@ -9,7 +9,7 @@ import pytest
 from thalweg.run import Stop
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TESTED = {"search_from_python", "own_potential", "ase_optimizer"}
+TESTED = {"search_from_python", "own_potential", "ase_optimizer", "liquid"}
 
 
 def load(name: str):
@@ -51,6 +51,11 @@ def test_ase_optimizer():
     ours, our_steps = example.by_thalweg()
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
     assert our_steps == steps
+
+
+def test_liquid():
+    dynamics, monte_carlo = load("liquid").means()
+    np.testing.assert_allclose(dynamics, monte_carlo, atol=0.08)
 
 
 @pytest.mark.parametrize("name", sorted(TESTED))

@@ -86,7 +86,7 @@ class Ensemble(eqx.Module):
         """Raise `InputError` for parameters that make no sense. Called on the host."""
 
     def init(self, motion: Motion, setting: Setting) -> PyTree:
-        """State of the bath before the first step; `motion.bath` does not exist yet."""
+        """State of the bath before the first step, on the host; `motion.bath` does not exist yet."""
         return None
 
     @abc.abstractmethod

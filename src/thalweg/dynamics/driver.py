@@ -108,7 +108,7 @@ def lane_keys(seed, n_lanes: int) -> jax.Array:
     if not isinstance(seed, jax.Array):
         seed = key_of(int(seed))
     if seed.ndim == 0:
-        return jax.vmap(lambda k: jax.random.fold_in(seed, k))(jnp.arange(n_lanes))
+        return _folded(seed, n_lanes)
     if seed.shape != (n_lanes,):
         raise InputError(f"{seed.shape} keys for {n_lanes} structures; give one for all, or one for each")
     return seed
@@ -232,6 +232,12 @@ def _maxwell_boltzmann(setting: Setting, temperature, loose):
     velocities = jnp.sqrt(setting.boltzmann * temperature / setting.masses) * setting.noise(jnp.uint32(2**32 - 1))
     weights = setting.masses * setting.free
     return velocities - setting.free * loose * (weights * velocities).sum(0) / weights.sum(0)
+
+
+@eqx.filter_jit
+def _folded(seed, n_lanes: int):
+    """As many keys as there are lanes, all different."""
+    return jax.vmap(lambda k: jax.random.fold_in(seed, k))(jnp.arange(n_lanes))
 
 
 class _Host(eqx.Module):

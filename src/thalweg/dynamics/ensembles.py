@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.dynamics.base import Ensemble, Motion, Setting
 from thalweg.dynamics.units import check_positive
@@ -42,7 +43,7 @@ class Langevin(Ensemble):
         check_positive("friction", self.friction, zero=True)
 
     def init(self, motion, setting):
-        return {"heat": jnp.zeros_like(motion.energy)}
+        return {"heat": np.zeros_like(motion.energy)}
 
     def before(self, motion, setting, step):
         motion = motion.kicked(setting, setting.dt / 2).drifted(setting.dt / 2)
@@ -88,7 +89,7 @@ class NoseHoover(Ensemble):
             raise InputError(f"the chain has {self.length} thermostats; it needs at least one")
 
     def init(self, motion, setting) -> PyTree:
-        none = jnp.zeros((self.length, *motion.energy.shape), motion.energy.dtype)
+        none = np.zeros((self.length, *motion.energy.shape), motion.energy.dtype)
         return {"place": none, "speed": none}
 
     def _masses(self, motion, setting):

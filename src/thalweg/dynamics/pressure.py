@@ -60,8 +60,8 @@ class NPT(Ensemble):
             raise InputError(f'no cell shape "{self.shape}".{suggest(self.shape, SHAPES)}')
 
     def init(self, motion, setting) -> PyTree:
-        none = jnp.zeros_like(motion.energy)
-        strain = jnp.zeros((3, 3, *none.shape), none.dtype)
+        none = np.zeros_like(motion.energy)
+        strain = np.zeros((3, 3, *none.shape), none.dtype)
         return {"heat": none, "work": none, "strain": strain, "pull": strain}
 
     def before(self, motion, setting, step):
