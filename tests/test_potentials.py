@@ -283,3 +283,18 @@ def test_calculator_refuses(atoms, error, message):
     atoms.calc = ThalwegCalculator(Gupta())
     with pytest.raises(error, match=message):
         atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize(("potential", "n_lanes"), [(LennardJones(sigma=2.5), 1), (LennardJones(sigma=2.5), 8), (Gupta(), 3)])
+def test_any_number_of_lanes_gives_the_same(potential, n_lanes):
+    """Few lanes work on several rows of pairs at once; 7 atoms fill no whole number of blocks, and one slot is padding."""
+    x = np.random.default_rng(4).normal(size=(8, 3, 40)) * 3
+    number = 79 if isinstance(potential, Gupta) else 0
+    numbers = jnp.asarray([number] * 7 + [-1])[:, None]
+    evaluate = jax.jit(lambda y: potential.lanes(y, numbers))
+    with jax.enable_x64(True):
+        few, many = evaluate(jnp.asarray(x[..., :n_lanes])), evaluate(jnp.asarray(x))
+    assert np.asarray(many.ok).all()
+    for name in ("energy", "forces", "atomic_energies"):
+        one, all_ = np.asarray(getattr(few, name)), np.asarray(getattr(many, name))
+        np.testing.assert_allclose(one, all_[..., :n_lanes], rtol=1e-9, atol=1e-9)
