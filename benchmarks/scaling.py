@@ -270,7 +270,7 @@ def jax_md_measure(start: System, seconds: float) -> dict:
         displacement, shift = space.periodic(jnp.asarray(side), wrapped=True)
         x = jnp.asarray(start.positions - np.floor(start.positions / side) * side)
         if start.name == "sw":
-            build, model = energy.stillinger_weber_neighbor_list(displacement, side, dr_threshold=0.5)
+            build, model = energy.stillinger_weber_neighbor_list(displacement, side, dr_threshold=0.5, capacity_multiplier=1.5)
         else:
             kinds = None if start.name == "lj" else jnp.asarray(start.numbers == 10, jnp.int32)
             sigma = 1.0 if kinds is None else jnp.asarray([[1.0, 0.8], [0.8, 0.88]])
