@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -151,10 +152,12 @@ class Session:
         constant = fused.Constant(prng.key(settings.seed), search, hop, padded, hop.space(system.cell, system.pbc))
         self._constant: fused.Constant = as_leaves(constant, self.dtype)
         with jax.enable_x64(self.dtype == np.float64):
-            self._driver = tempering if search.dynamic else fused
-            self.state = self._driver.begin(self._constant, settings.walkers, self.dtype)
+            self._driver: Any = tempering if search.dynamic else fused
+            self.state: Any = self._driver.begin(self._constant, settings.walkers, self.dtype)
         # Pages of a fixed length: what the ledger sees together is then the same however often a run is resumed.
-        self._page = int(np.clip(4e5 / len(padded.numbers) ** 2, 16, LOG_BLOCKS))
+        # Shorter ones where relaxations are long, as annealings are: limits and Ctrl-C are looked at between them.
+        share = min(1.0, Settings.max_steps / settings.max_steps)
+        self._page = max(1, int(np.clip(4e5 / len(padded.numbers) ** 2, 16, LOG_BLOCKS) * share))
         self._elapsed = self._cpu = 0.0  # of earlier sessions
         self._wall0, self._cpu0 = time.perf_counter(), time.process_time()
 
@@ -215,8 +218,9 @@ class Session:
     def moves(self) -> list[dict]:
         """Statistics of each generator, with its present chance where the search learns one."""
         chances = None
-        if hasattr(self.search, "move_probabilities"):
-            chances = np.asarray(self._constant.search.move_probabilities(self.state.search.shared))
+        probabilities = getattr(self._constant.search, "move_probabilities", None)
+        if probabilities is not None:
+            chances = np.asarray(probabilities(self.state.search.shared))
         lowered = getattr(self.state.search.shared, "lowered", None)
         return self.ledger.statistics(chances, None if lowered is None else np.asarray(lowered))
 

@@ -81,9 +81,7 @@ class Space(eqx.Module):
         """
         cell = self.cell
         if self.orthogonal:
-            return tuple(
-                v - cell[k, k] * jnp.round(v / cell[k, k]) if self.pbc[k] else v for k, v in enumerate((dx, dy, dz))
-            )
+            return tuple(v - cell[k, k] * jnp.round(v / cell[k, k]) if self.pbc[k] else v for k, v in enumerate((dx, dy, dz)))
         inverse = self.inverse if inverse is None else inverse
         for k in range(3):
             if self.pbc[k]:
@@ -120,7 +118,9 @@ def completed(cell, pbc) -> np.ndarray:
         missing = [k for k in range(3) if not np.abs(c[k]).any()]
         for k in missing:
             if pbc[k]:
-                raise StructureError(f"axis {'abc'[k]} is periodic but its cell vector is zero; give the cell or set pbc to false")
+                raise StructureError(
+                    f"axis {'abc'[k]} is periodic but its cell vector is zero; give the cell or set pbc to false"
+                )
         for k in missing:
             c[k] = _across(c, k)
         lengths = np.linalg.norm(c, axis=1)

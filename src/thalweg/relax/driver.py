@@ -7,6 +7,8 @@ proposes it (`thalweg.search.fused`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -92,7 +94,7 @@ def empty_lanes(relaxation: Relaxation, n_slots: int, n_lanes: int, dtype, space
     )
 
 
-def load(lanes: Lanes, relaxation: Relaxation, mask, positions, cells=None) -> Lanes:
+def load(lanes: Lanes, relaxation: Relaxation, mask, positions, cells: Any = None) -> Lanes:
     """Put new structures, positions (atoms, 3, lanes) and cells (3, 3, lanes), into the lanes of `mask` (lanes,)."""
     origin = None if lanes.origin is None else jnp.where(mask, cells, lanes.origin)
     x = jnp.where(mask, relaxation.filter.pack(positions, origin), lanes.coordinates)
@@ -281,7 +283,7 @@ def _relaxed(structures: Structure, relaxation: Relaxation, queue: int, n_lanes:
             if neighbors is None or not neighbors.overflow:
                 break
             neighbors = grown(neighbors)
-        arrays = [None if a is None else np.moveaxis(np.asarray(a), -1, 0)[:count] for a in (x, cells, *rest)]
+        arrays: list[Any] = [None if a is None else np.moveaxis(np.asarray(a), -1, 0)[:count] for a in (x, cells, *rest)]
     if cells is None or not relaxation.filter.moves_cell:
         arrays[1] = np.asarray(structures.cell)
     else:  # axes without periodicity keep having no vector

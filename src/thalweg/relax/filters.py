@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -36,18 +36,18 @@ class Filter(eqx.Module):
         return True
 
     @abc.abstractmethod
-    def pack(self, positions, cell):
+    def pack(self, positions, cell) -> Any:
         """Coordinates (rows, 3, *lanes) of structures at the start, in the cell (3, 3, *lanes); None for free clusters."""
 
     @abc.abstractmethod
-    def unpack(self, x, origin, numbers):
+    def unpack(self, x, origin, numbers) -> tuple[Any, Any]:
         """(positions, cell) at coordinates `x`; `origin` is the cell at which the relaxation began.
 
         `numbers` (atoms, *lanes), or with lanes of 1: cells are scaled by how many of them are atoms and not padding (-1).
         """
 
     @abc.abstractmethod
-    def pull(self, x, origin, evaluation, cell, numbers):
+    def pull(self, x, origin, evaluation, cell, numbers) -> tuple[Any, Any]:
         """(force on the coordinates, energy that they lower) from an `Evaluation` in `cell`."""
 
 

@@ -14,14 +14,14 @@ from jax import lax
 from thalweg.generators.base import Generator
 from thalweg.structure import Structure
 from thalweg.system import System
-from thalweg.typing import PyTree
+from thalweg.typing import Array, PyTree
 
 
 class Proposals(eqx.Module):
     """Structures to evaluate, one per walker asked; `origin` is the index of the generator that made each."""
 
     structures: Structure
-    origin: jax.Array
+    origin: Array
 
 
 class Outcome(eqx.Module):

@@ -19,15 +19,15 @@ from thalweg.typing import Array
 class Finished(eqx.Module):
     """Relaxations that finished during one visit to the device, in order; rows with `valid` False are empty."""
 
-    positions: jax.Array  # (blocks, rows, atoms, 3)
-    energy: jax.Array  # (blocks, rows), likewise below
-    steps: jax.Array
-    status: jax.Array
-    origin: jax.Array
-    walker: jax.Array
-    run: jax.Array
-    valid: jax.Array
-    cells: jax.Array | None = None  # (blocks, rows, 3, 3) where the search moves the cell
+    positions: Array  # (blocks, rows, atoms, 3)
+    energy: Array  # (blocks, rows), likewise below
+    steps: Array
+    status: Array
+    origin: Array
+    walker: Array
+    run: Array
+    valid: Array
+    cells: Array | None = None  # (blocks, rows, 3, 3) where the search moves the cell
 
 
 class DeviceState(eqx.Module):

@@ -21,7 +21,7 @@ from thalweg.typing import Array
 class Replica(eqx.Module):
     """One replica; every leaf has a leading axis of walkers in a `State`."""
 
-    positions: jax.Array  # (walkers, atoms, 3)
+    positions: Array  # (walkers, atoms, 3)
     velocities: jax.Array  # (walkers, atoms, 3)
     energy: jax.Array  # (walkers,) at `positions`; inf before the first
     rung: jax.Array  # place on the ladder, 0 is the coldest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,7 +28,7 @@ class DynamicState(eqx.Module):
 
     lanes: Lanes  # of the copies that are relaxed
     search: State
-    origin: Array  # (walkers,) generator that each replica began with
+    origin: Any  # (walkers,) generator that each replica began with
     words: Array  # (2, walkers) of the random numbers
     clock: Array  # steps of dynamics so far
 
