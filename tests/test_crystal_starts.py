@@ -120,6 +120,7 @@ def test_random_cell_of_a_slab_fills_a_layer():
     assert abs(x[..., 2].mean() - 15) < 0.1
 
 
+@pytest.mark.slow
 def test_lattice_fragments_find_the_crystal_that_fits():
     """In a box of 3 x 3 x 3 fcc cells filled with 108 atoms some fragments are that crystal: 12 neighbours each."""
     crystal = bulk("Ar", "fcc", a=2**0.5, cubic=True).repeat(3)

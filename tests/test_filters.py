@@ -129,7 +129,9 @@ def trajectory(filter, atoms, n_steps):
     return path
 
 
-@pytest.mark.parametrize("options", ["pressure", "in-plane", "constant-volume"])
+@pytest.mark.parametrize(
+    "options", ["pressure", *(pytest.param(k, marks=pytest.mark.slow) for k in ("in-plane", "constant-volume"))]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_fire_takes_ase_s_steps(kind, options):
     ours, theirs, _ = KINDS[kind]
