@@ -19,9 +19,9 @@ from thalweg import schema  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.relax import (  # noqa: E402
-    Ended,
     alike,
     component_tables,
+    ended,
     positive,
     structures_and_potential,
 )
@@ -139,8 +139,9 @@ def anneal(options: Namespace) -> int:
         return INTERRUPTED
     found.sort(key=lambda m: (m.input, not np.isfinite(m.energy), m.energy))
     info = [{"input": m.input, "copy": m.copy, "status": m.status, "evaluations": m.evaluations} for m in found]
-    ends = [Ended(m.structure, potential) for m in found]
-    energies = [e.energy for e in ends]  # without pressure x volume, by which they are sorted where the cell moves
+    # Energies without pressure x volume, by which they are sorted where the cell moves.
+    ends = ended([m.structure for m in found], [m.energy for m in found], potential)
+    energies = [e.energy for e in ends]
     write_structure(target, [m.structure for m in found], energies, info, stresses=[e.stress for e in ends])
     if not options.quiet:
         unit = potential.units(np.concatenate([np.asarray(s.numbers) for s in structures]))[0]

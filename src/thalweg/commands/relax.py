@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 
 from thalweg.commands.environment import assign, prepare_jax, value
 
 prepare_jax()  # before the imports below bring JAX in
 
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from thalweg import schema  # noqa: E402
@@ -23,6 +23,7 @@ from thalweg.potentials.base import Potential  # noqa: E402
 from thalweg.relax.base import CONVERGED, STATUS_NAMES  # noqa: E402
 from thalweg.relax.driver import Relaxation, Relaxed  # noqa: E402
 from thalweg.relax.driver import relax as relax_batch  # noqa: E402
+from thalweg.relax.single import single_points  # noqa: E402
 from thalweg.structure import Structure, stack  # noqa: E402
 from thalweg.system import periodic  # noqa: E402
 
@@ -42,10 +43,9 @@ def relax(options: Namespace) -> int:
             done[k] = Relaxed(batch.structures[row], batch.energy[row], batch.fmax[row], batch.steps[row], batch.status[row])
 
     moves_cell = tables["filter"].get("kind", "positions") != "positions"
-    ends = [Ended(d.structures, potential) for d in done]
+    ends = ended([d.structures for d in done], [float(d.energy) for d in done], potential)
     names = [STATUS_NAMES[int(d.status)] for d in done]
-    # With an outer pressure what is lowered is the enthalpy; the file holds the energy of the structure.
-    energies = [end.energy if moves_cell else float(d.energy) for d, end in zip(done, ends, strict=True)]
+    energies = [end.energy for end in ends]
     write_structure(
         target, [d.structures for d in done], energies, [{"status": n} for n in names], stresses=[end.stress for end in ends]
     )
@@ -66,18 +66,37 @@ def relax(options: Namespace) -> int:
     return 1 if failed else 0
 
 
+@dataclass(frozen=True)
 class Ended:
-    """Energy, stress (3, 3) and volume of a structure as it is; the last two are None or nan for free clusters."""
+    """What a structure has where it ended: energy, and in a cell stress (3, 3), volume and pressure."""
 
-    def __init__(self, structure: Structure, potential: Potential):
-        self.stress, self.volume, self.pressure = None, float("nan"), float("nan")
-        with jax.enable_x64(True):
-            out = potential.evaluate(structure)
-        self.energy = float(out.energy)
-        if any(structure.pbc) and out.virial is not None:
-            self.volume = abs(float(np.linalg.det(np.asarray(structure.cell))))
-            self.stress = -np.asarray(out.virial) / self.volume
-            self.pressure = -float(self.stress.diagonal()[list(structure.pbc)].mean())  # none across a vacuum
+    energy: float
+    stress: np.ndarray | None = None
+    volume: float = float("nan")
+    pressure: float = float("nan")
+
+
+def ended(structures: list[Structure], energies: list[float], potential: Potential) -> list[Ended]:
+    """What relaxed structures have; `energies` are those of free clusters, those of cells are computed anew.
+
+    The relaxed ones of moving cells are enthalpies.
+    """
+    ends = [Ended(energy) for energy in energies]
+    for members in alike(structures):
+        pbc = structures[members[0]].pbc
+        if not any(pbc):
+            continue
+        batch = stack([structures[k] for k in members])
+        out = single_points(batch, potential)
+        volumes = np.abs(np.linalg.det(np.asarray(batch.cell)))
+        for row, k in enumerate(members):
+            if out.virial is None:
+                ends[k] = Ended(float(out.energy[row]))
+                continue
+            stress = -np.asarray(out.virial[row]) / volumes[row]
+            pressure = -float(stress.diagonal()[list(pbc)].mean())  # there is none across a vacuum
+            ends[k] = Ended(float(out.energy[row]), stress, float(volumes[row]), pressure)
+    return ends
 
 
 def component_tables(options: Namespace, sections: tuple[str, ...]) -> dict[str, dict]:

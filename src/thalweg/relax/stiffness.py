@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from thalweg.errors import StructureError
 from thalweg.potentials.base import Potential
 from thalweg.relax.annealing import Annealing
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.relax.single import single_points
 from thalweg.structure import Structure
 
 #: Root mean square of vibrations at melting, as a share of the distance of neighbours (F. A. Lindemann, Phys. Z. 11, 609
@@ -32,9 +32,8 @@ def stiffness(potential: Potential, structure: Structure, bond: float, probes: i
     x, h = np.asarray(structure.positions), 1e-4 * bond
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(probes, *x.shape)) * free[:, None]
     both = np.concatenate([x + h * signs, x - h * signs])
-    with jax.enable_x64(True):
-        batch = Structure.create(both, structure.numbers, structure.cell, structure.fixed, structure.pbc)
-        forces = np.asarray(potential.evaluate(batch).forces)
+    batch = Structure.create(both, structure.numbers, structure.cell, structure.fixed, structure.pbc)
+    forces = single_points(batch, potential).forces
     pull = ((forces[probes:] - forces[:probes]) * signs).sum((1, 2)) / (2 * h)
     return float(pull.mean() / (3 * free.sum()))
 
