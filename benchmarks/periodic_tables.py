@@ -85,6 +85,8 @@ def main() -> None:
 
 def scaling() -> str:
     """Cheapest of lists and all pairs for each system, size and precision, beside the peers."""
+    if not (RESULTS / "scaling.json").exists():
+        return "Not measured for this version."
     d = load("scaling")
     names = {"lj": "Lennard-Jones liquid", "sw": "silicon (Stillinger-Weber)", "ka": "Kob-Andersen"}
     rows = [
@@ -105,7 +107,8 @@ def scaling() -> str:
         cells = [peer("LAMMPS"), peer("jax-md float64")] + [best(t, m) for m in (False, True) for t in ("float64", "float32")]
         rows.append(f"| {names[system]} | {atoms:,} | {' | '.join(cells)} |")
     growth = "; ".join(f"{names[k.split()[0]]} ({k.split()[2].rstrip(',')}) {v:.2f}" for k, v in sorted(d["exponents"].items()))
-    return "\n".join(rows) + f"\n\nExponent of the cost of a whole step against the number of atoms, above 10,000: {growth}."
+    table = "\n".join(rows)
+    return table if not growth else table + f"\n\nExponent of the cost of a whole step against the number of atoms, above 10,000: {growth}."
 
 
 if __name__ == "__main__":
