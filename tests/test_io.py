@@ -60,6 +60,16 @@ def test_ase_reads_what_is_written_with_energies(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def test_stresses_come_back_from_ase(tmp_path):
+    stress = np.array([[1.0, 6, 5], [6, 2, 4], [5, 4, 3]]) / 7
+    cell = Structure.create(np.zeros((1, 3)), [14], np.eye(3), pbc=(True, True, True))
+    write_structure(tmp_path / "a.extxyz", [cell, cell], energies=[-1.0, -2.0], stresses=[stress, None])
+    first, second = ase.io.read(tmp_path / "a.extxyz", index=":")
+    np.testing.assert_allclose(first.get_stress(voigt=False), stress, rtol=1e-7)
+    assert "stress" not in second.calc.results
+    assert second.get_potential_energy() == -2.0
+
+
 BAD_FILES = {
     "missing": ("lj83.xyz", None, r"no file .*lj83.xyz. Did you mean \"lj38.xyz\""),
     "empty": ("empty.xyz", b"", "is empty"),

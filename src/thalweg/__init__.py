@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "structure": ("Structure", "from_ase", "to_ase"),
-    "system": ("System", "cluster"),
+    "system": ("System", "cluster", "periodic"),
     "errors": ("InputError", "PotentialError", "RunFolderError", "StructureError", "ThalwegError"),
     "io": ("read_structure", "read_structures", "write_structure"),
     "potentials.base": ("EnergyPotential", "Evaluation", "Potential"),
@@ -24,6 +24,7 @@ _PUBLIC = {
     "relax.lbfgs": ("LBFGS",),
     "relax.fire": ("FIRE",),
     "relax.adapters": ("Adam", "GradientDescent"),
+    "relax.annealing": ("Annealing",),
     "relax.driver": ("Relaxation", "Relaxed"),
     "relax.filters": ("Filter", "Frechet", "Plane", "Positions", "UnitCell"),
     "generators.base": ("Generator",),
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from thalweg.potentials.pair import CSHGel, GeneralisedLennardJones, LennardJones, Morse, PairPotential, SoftSphere
     from thalweg.potentials.stillinger_weber import StillingerWeber
     from thalweg.relax.adapters import Adam, GradientDescent
+    from thalweg.relax.annealing import Annealing
     from thalweg.relax.base import Relaxer
     from thalweg.relax.driver import Relaxation, Relaxed
     from thalweg.relax.filters import Filter, Frechet, Plane, Positions, UnitCell
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from thalweg.search.random_search import RandomSearch
     from thalweg.store import Record, Store
     from thalweg.structure import Structure, from_ase, to_ase
-    from thalweg.system import System, cluster
+    from thalweg.system import System, cluster, periodic
 
 
 def __getattr__(name: str):

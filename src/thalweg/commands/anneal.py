@@ -98,9 +98,9 @@ class Asked:
     @classmethod
     def of(cls, options: Namespace, tables: dict[str, dict], n_structures: int) -> Asked:
         """Everything checked before anything is computed."""
-        schema.fill("relaxer", {"kind": "annealing", **tables["relaxer"]}, "[relaxer]")
         if tables["relaxer"].get("kind", "annealing") != "annealing":
             raise InputError("annealing has a relaxer of its own; set what follows it by --set relaxer.then=fire")
+        schema.build("relaxer", schema.fill("relaxer", {"kind": "annealing", **tables["relaxer"]}, "[relaxer]"))
         return cls(
             tables,
             int(positive(options.copies, "copies", COPIES if n_structures == 1 else 1)),
