@@ -19,7 +19,6 @@ from thalweg.potentials.base import Potential
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.basin_hopping import BasinHopping
-from thalweg.search.parallel_tempering import ParallelTempering
 from thalweg.structure import Structure
 from thalweg.system import System
 
@@ -116,16 +115,6 @@ def periodic_search(
         energy_scale=1.0 if scale is None else scale,
         temperature=0.5,
     )
-
-
-def tempering(system: System, potential: Potential, structures: list[Structure] | None = None) -> ParallelTempering:
-    """Parallel tempering from the starts of `periodic_search`, or of `cluster_search` for a free cluster."""
-    scale = potential.energy_scale(np.asarray(system.numbers))
-    if any(system.pbc):
-        starts = periodic_search(system, potential, structures).starts
-    else:
-        starts = cluster_search(system, potential, [np.asarray(s.positions) for s in structures or []]).starts
-    return ParallelTempering(starts, energy_scale=1.0 if scale is None else scale)
 
 
 def periodic_relaxation(potential: Potential, system: System) -> Relaxation:
