@@ -7,6 +7,7 @@ import json
 import platform
 import re
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="thalweg bench", description=__doc__)
     p.add_argument(
         "task",
-        help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals; ka100, c-s-h, sw64, sw64-tempering",
+        help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals; baselines (published relaxations); "
+        "ka100, c-s-h, sw64, sw64-tempering",
     )
     p.add_argument("--seeds", type=int, default=20, help="searches to run (default 20)")
     p.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
@@ -33,10 +35,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--walkers", type=int, default=64)
     p.add_argument("--precision", choices=("float32", "float64"), default="float32", help="of the hops")
     p.add_argument("--moves", help="comma-separated moves instead of all (see `thalweg list`)")
-    p.add_argument("--starts", help="comma-separated starts instead of random and symmetric")
+    p.add_argument(
+        "--starts", help="comma-separated starts instead of random and symmetric; baselines: how many (default 16 to 150)"
+    )
     p.add_argument("--patience", type=int, help="hops without a lower energy before a walker starts anew")
     p.add_argument("--sizes", help="lj-sweep: a range such as 2-60")
     p.add_argument("--unseeded", action="store_true", help="lj-sweep: no starts from neighbouring sizes")
+    p.add_argument("--table", choices=("stridernet", "learn2hop"), help="baselines: only this table")
+    p.add_argument("--quick", action="store_true", help="baselines: one small system of each table")
     p.add_argument("--structure", type=Path, help="ka100, c-s-h, sw64: write the lowest structure to this file")
     p.add_argument("--json", type=Path, help="also write the results to this file")
     return p
@@ -52,11 +58,13 @@ def main(argv: list[str]) -> int:
         return _calibration(args)
     if task == "metals":
         return _metals(args)
+    if task == "baselines":
+        return _baselines(args)
     if task in PERIODIC:
         return _periodic(task, args)
     match = re.fullmatch(r"lj(\d+)", task)
     if match is None:
-        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, lj-sweep, calibration or metals')
+        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, lj-sweep, calibration, metals or baselines')
     return _first_hits(int(match[1]), args)
 
 
@@ -228,6 +236,46 @@ def _periodic(task: str, args) -> int:
         structure = Structure.create(record.positions, record.numbers, record.cell, pbc=record.pbc)
         write_structure(args.structure, [structure], [record.energy])
     return 0 if reached else 1
+
+
+def _baselines(args) -> int:
+    """Plain relaxations from fresh starts, beside the published ones."""
+    from thalweg.benchmark.baselines import line, measure, tasks
+
+    if args.starts is not None and not (args.starts.isdecimal() and int(args.starts) > 1):
+        raise InputError(f'starts is "{args.starts}"; baselines needs a number of starts above 1')
+    begun = time.process_time()
+    print("system, method: lowest and mean energy ± standard error; published, and deviation in standard errors; earlier check")
+    rows = []
+    for task in tasks(args.table, args.quick):
+        count = int(args.starts or task.starts)
+        rows += measure(task, count, args.first_seed)
+        print("\n".join(line(row) for row in rows[-len(task.methods) :]), flush=True)
+    spent = time.process_time() - begun
+    print(f"{spent:.0f} CPU-s, compilation and the making of the starts included")
+    shown = [
+        {**vars(r), "min": r.lowest, "mean": r.mean, "error": r.error, "deviation": r.deviation} | {"energies": _finite(r)}
+        for r in rows
+    ]
+    results = {
+        "task": "baselines", "command": _command(args), "version": __version__, "python": platform.python_version(),
+        "jax": version("jax"), "seed": args.first_seed, "cpu_seconds": spent, "rows": shown,
+    }  # fmt: skip
+    _write(args.json, results)
+    return 0
+
+
+def _finite(row) -> list[float | None]:
+    """Energies of a row, None where a relaxation blew up: JSON knows no NaN."""
+    return [e if np.isfinite(e) else None for e in row.energies]
+
+
+def _command(args) -> str:
+    """The command line of `thalweg bench baselines`, as far as it decides the numbers."""
+    options = {"--table": args.table, "--starts": args.starts, "--first-seed": args.first_seed or None}
+    return " ".join(
+        ["thalweg bench baselines", *(f"{k} {v}" for k, v in options.items() if v), *(["--quick"] if args.quick else [])]
+    )
 
 
 def _names(text: str | None) -> list[str] | None:
