@@ -39,7 +39,7 @@ compilation and the making of the liquids; evaluations include those of relaxati
 
 ## Cost of a step
 
-`python benchmarks/scaling.py`: nanoseconds per atom and step of NVE dynamics, one core, the peers in the same run; compilation
+`python benchmarks/scaling.py --seconds 0.1 --systems lj`: nanoseconds per atom and step of NVE dynamics, one core, the peers in the same run; compilation
 not counted. "32 side by side" is the cost per structure of 32 in one batch, the way searches run.
 
 {scaling}
@@ -108,7 +108,11 @@ def scaling() -> str:
         rows.append(f"| {names[system]} | {atoms:,} | {' | '.join(cells)} |")
     growth = "; ".join(f"{names[k.split()[0]]} ({k.split()[2].rstrip(',')}) {v:.2f}" for k, v in sorted(d["exponents"].items()))
     table = "\n".join(rows)
-    return table if not growth else table + f"\n\nExponent of the cost of a whole step against the number of atoms, above 10,000: {growth}."
+    return (
+        table
+        if not growth
+        else table + f"\n\nExponent of the cost of a whole step against the number of atoms, above 10,000: {growth}."
+    )
 
 
 if __name__ == "__main__":
