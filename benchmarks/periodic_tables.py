@@ -28,14 +28,14 @@ compilation and the making of the liquids; evaluations include those of relaxati
 - **Kob-Andersen**, 100 particles at density 1.2, minimum image, unshifted. The reference is the lowest of ten earlier basin-hopping
   runs of 15 CPU seconds, whose mean was -822.4; the lowest published value (StriderNet) is -815.63. The default search also starts
   from pieces of crystals and makes crystals by repeating a part of the cell, and these are far below any glass: the
-  lowest energies in the literature on this benchmark are those of glasses. "swaps only, from random starts" is the comparison
-  within glasses. The lowest structure is `benchmarks/results/ka100.extxyz`.
+  lowest energies in the literature on this benchmark are those of glasses. The comparison within glasses is
+  `thalweg bench ka100 --moves swap --starts random-cell`. The lowest structure is `benchmarks/results/ka100.extxyz`.
 - **C-S-H**, 152 grains, 52,000 evaluations. The lowest published value (StriderNet) is -1,671,917 kcal/mol. The lowest structure is
   `benchmarks/results/c-s-h.extxyz`.
 - **Silicon** from the liquid: each seed melts 64 atoms at 3500 K in the crystal's cell and searches from there. The default search finds
-  the crystal by repeating a part of the liquid (the move `replicate`): it is told that crystals repeat. Parallel tempering
-  between 1000 and 1700 K is not, and pays for it. Annealing by 100,000 steps does not find the crystal; the lowest published
-  value of a learned method is -264.17 eV (Learn2Hop).
+  the crystal by repeating a part of the liquid (the move `replicate`): it is told that crystals repeat. Methods that are not are
+  measured by `thalweg bench sw64-tempering` and `thalweg bench sw64-annealing`. The lowest published value of a learned method is
+  -264.17 eV (Learn2Hop).
 
 ## Cost of a step
 
