@@ -57,7 +57,7 @@ def strong() -> str:
     ]
     tasks = {
         "ka100": "`thalweg bench ka100 --seeds 10`",
-        "ka100-swaps": "`thalweg bench ka100 --seeds 3 --moves swap --starts random-cell`",
+        "ka100-swaps": "`thalweg bench ka100 --seeds 5 --moves swap --starts random-cell`",
         "c-s-h": "`thalweg bench c-s-h --seeds 5`",
         "sw64": "`thalweg bench sw64 --seeds 10`",
         "sw64-tempering": "`thalweg bench sw64-tempering --seeds 1 --first-seed 1 --cpu 600`",
