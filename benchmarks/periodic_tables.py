@@ -25,8 +25,8 @@ compilation and the making of the liquids; evaluations include those of relaxati
 
 {strong}
 
-- **Kob-Andersen**, 100 particles at density 1.2, minimum image, unshifted. The reference is the lowest of ten earlier basin-hopping
-  runs of 15 CPU seconds, whose mean was -822.4; the lowest published value (StriderNet) is -815.63. The default search also starts
+- **Kob-Andersen**, 100 particles at density 1.2, minimum image, unshifted. The reference is the lowest of earlier basin-hopping
+  runs of some 15 CPU seconds by other code; the lowest published value (StriderNet) is -815.63. The default search also starts
   from pieces of crystals and makes crystals by repeating a part of the cell, and these are far below any glass: the
   lowest energies in the literature on this benchmark are those of glasses. The comparison within glasses is
   `thalweg bench ka100 --moves swap --starts random-cell`. The lowest structure is `benchmarks/results/ka100.extxyz`.

@@ -126,6 +126,6 @@ def periodic_settings(system: System) -> dict:
     """What suits walks in a cell: few walkers and long runs.
 
     In a glass or a gel minima are reached through many small steps, so that a few long walks find lower ones than many
-    short ones; measured on the Kob-Andersen mixture (docs/benchmarks.md).
+    short ones.
     """
     return {"walkers": 4 if len(np.unique(system.numbers)) > 1 else 8, "fmax": 0.3}
