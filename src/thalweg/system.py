@@ -8,6 +8,7 @@ import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.potentials.base import Potential
+from thalweg.region import Region
 from thalweg.space import completed
 from thalweg.structure import PADDING, Structure
 from thalweg.typing import Array, Bool, Float, Int
@@ -18,6 +19,10 @@ class System(eqx.Module):
 
     `bond_lengths` (atoms,) is the nearest-neighbour distance of each atom's own species, in Å or reduced units: generators
     take all their lengths from it, so that none of them knows units. Slots with number -1 are padding.
+
+    Atoms of a `template` (a slab, say) have `positions`, where every start puts them; the `fixed` ones among them never
+    move. They come first. The other atoms are placed in the `region` (None: anywhere), at distances between `limits` times
+    the mean of the bond lengths of a pair. None for all of these in a free cluster or an empty cell.
     """
 
     numbers: Int[Array, " atoms"]
@@ -25,6 +30,10 @@ class System(eqx.Module):
     fixed: Bool[Array, " atoms"]
     cell: Float[Array, "3 3"]
     pbc: tuple[bool, bool, bool] = eqx.field(static=True, default=(False, False, False))
+    positions: Float[Array, "atoms 3"] | None = None
+    template: Bool[Array, " atoms"] | None = None
+    region: Region | None = None
+    limits: tuple[float, float] = eqx.field(static=True, default=(0.75, 1.25))
 
     @property
     def mask(self):
@@ -50,6 +59,10 @@ class System(eqx.Module):
             np.pad(np.asarray(self.fixed), (0, extra), constant_values=True),
             self.cell,
             self.pbc,
+            None if self.positions is None else np.pad(np.asarray(self.positions), ((0, extra), (0, 0))),
+            None if self.template is None else np.pad(np.asarray(self.template), (0, extra)),
+            self.region,
+            self.limits,
         )
 
     def structure(self, positions) -> Structure:

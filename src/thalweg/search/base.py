@@ -18,16 +18,31 @@ from thalweg.typing import Array, PyTree
 
 
 class Proposals(eqx.Module):
-    """Structures to evaluate, one per walker asked; `origin` is the index of the generator that made each."""
+    """Structures to evaluate, one per walker asked; `origin` is the index of the generator that made each.
+
+    With `velocities` (batch, atoms, 3), in units of length per (mass x length^2 / energy)^(1/2), an evaluation follows the
+    dynamics out of the present basin before it relaxes (`thalweg.objective`); only the host loop knows them.
+    """
 
     structures: Structure
     origin: Array
+    velocities: Array | None = None
+
+
+class Points(eqx.Module):
+    """Everywhere the true energy was evaluated for one outcome: positions (k, atoms, 3), cells, energies, forces."""
+
+    positions: Array
+    cell: Array  # (k, 3, 3)
+    energy: Array  # (k,)
+    forces: Array  # (k, atoms, 3)
 
 
 class Outcome(eqx.Module):
     """What became of proposals: relaxed structures, energies, evaluations spent, relaxation status.
 
-    `valid` is False for rows that hold no outcome (device batches have a fixed size).
+    `valid` is False for rows that hold no outcome (device batches have a fixed size). `points` come from the host loop
+    alone, which tells outcomes one by one.
     """
 
     structures: Structure
@@ -36,6 +51,7 @@ class Outcome(eqx.Module):
     status: jax.Array
     origin: jax.Array
     valid: jax.Array
+    points: Points | None = None
 
 
 class State(eqx.Module):
@@ -54,6 +70,8 @@ class Search(eqx.Module):
 
     #: True where evaluating a proposal means following its dynamics (`thalweg.search.tempering`), not relaxing it.
     dynamic: ClassVar[bool] = False
+    #: False for a `ModelSearch`.
+    traceable: ClassVar[bool] = True
 
     @abc.abstractmethod
     def init(self, system: System, n_walkers: int, dtype) -> State:
@@ -71,6 +89,20 @@ class Search(eqx.Module):
     @abc.abstractmethod
     def origins(self) -> tuple[str, ...]:
         """Names of the generators, in the order of `Proposals.origin`."""
+
+
+class ModelSearch(Search):
+    """A search whose `ask` and `tell` run on the host and may take seconds: those that fit models to what was evaluated.
+
+    Rows of walkers are proposals in flight; `walkers` of the state has at least the leaves `index` and `run`. State leaves
+    may grow from tell to tell (arrays only, so that a checkpoint holds them).
+    """
+
+    traceable: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def ask(self, key, state: State, system: System, pending: Structure | None = None) -> Proposals:
+        """One proposal for every walker in `state`; `pending` are structures that others evaluate at present."""
 
 
 def structures_of(system: System, positions, cells=None) -> Structure:
