@@ -339,13 +339,15 @@ def test_fixed_atoms_are_kept_and_runs_of_the_first_tables_are_read_and_resumed(
     with Store.open(tmp_path) as store:
         assert_equal(store.minima()[0], held)
         assert store.minima()[1].fixed is None
-    # As the first version wrote it: without the column.
+    # As the first version wrote it: without the column, and without the table of evaluations.
     connection = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    connection.execute("DROP TABLE evaluations")
     connection.execute("ALTER TABLE minima DROP COLUMN fixed")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
     with Store.open(tmp_path) as store:
         assert [(r.id, r.energy, r.fixed) for r in store.minima()] == [(1, -2.0, None), (0, -1.0, None)]
+        assert store.evaluations() == []
     with Store.open(tmp_path, write=True) as store:
         store.commit([held])
         assert_equal(store.best(), held)
