@@ -39,7 +39,7 @@ compilation and the making of the liquids; evaluations include those of relaxati
 
 ## Cost of a step
 
-`python benchmarks/scaling.py --seconds 0.1 --systems lj`: nanoseconds per atom and step of NVE dynamics, one core, the peers in the same run; compilation
+`python benchmarks/scaling.py --fresh`: nanoseconds per atom and step of NVE dynamics, one core, the peers in the same run; compilation
 not counted. "32 side by side" is the cost per structure of 32 in one batch, the way searches run.
 
 {scaling}
@@ -60,8 +60,8 @@ def strong() -> str:
         "ka100-swaps": "`thalweg bench ka100 --seeds 5 --moves swap --starts random-cell`",
         "c-s-h": "`thalweg bench c-s-h --seeds 5`",
         "sw64": "`thalweg bench sw64 --seeds 10`",
-        "sw64-tempering": "`thalweg bench sw64-tempering --seeds 1 --first-seed 1 --cpu 600`",
-        "sw64-annealing": "`thalweg bench sw64-annealing --seeds 1`",
+        "sw64-tempering": "`thalweg bench sw64-tempering --seeds 3 --cpu 700`",
+        "sw64-annealing": "`thalweg bench sw64-annealing --seeds 3`",
     }
     for name, command in tasks.items():
         if not (RESULTS / f"{name}.json").exists():
