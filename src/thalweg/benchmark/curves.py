@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thalweg.survival import Curve, success_curve
+
+__all__ = ["Curve", "FirstHit", "Mean", "mean_cost", "percentile_table", "success_bounds", "success_curve"]
+
 
 @dataclass(frozen=True)
 class FirstHit:
@@ -55,34 +59,6 @@ def success_bounds(hits: int, tries: int, level: float = 0.95) -> tuple[float, f
     low = 0.0 if hits == 0 else float(betaincinv(hits, tries - hits + 1, a))
     high = 1.0 if hits == tries else float(betaincinv(hits + 1, tries - hits, 1 - a))
     return low, high
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Kaplan-Meier estimate of the chance to have succeeded by a cost, with 95 % bounds (log-log Greenwood)."""
-
-    cost: np.ndarray
-    success: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def success_curve(hits: np.ndarray, spent: np.ndarray) -> Curve:
-    """The curve from costs `spent`, of which those with `hits` False are censored (stopped without success)."""
-    hits, spent = np.asarray(hits, bool), np.asarray(spent, float)
-    times = np.unique(spent[hits])
-    at_risk = np.array([(spent >= t).sum() for t in times], float)
-    events = np.array([((spent == t) & hits).sum() for t in times], float)
-    survival = np.cumprod(1 - events / at_risk)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.cumsum(events / (at_risk * np.maximum(at_risk - events, 1e-300)))
-        width = 1.96 * np.sqrt(variance) / np.abs(np.log(survival))
-        low, high = 1 - survival ** np.exp(-width), 1 - survival ** np.exp(width)
-    # Where nobody is left the formula ends; Clopper-Pearson over all searches is honest there.
-    done = survival <= 0
-    if done.any():
-        low[done], high[done] = success_bounds(int(hits.sum()), len(hits))
-    return Curve(times, 1 - survival, low, high)
 
 
 def percentile_table(curve: Curve, quantiles=(0.1, 0.25, 0.5, 0.75, 0.9)) -> list[tuple[float, float]]:
