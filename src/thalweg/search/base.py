@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
 
+from thalweg.errors import InputError
 from thalweg.generators.base import Generator
 from thalweg.structure import Structure
 from thalweg.system import System
@@ -46,11 +47,11 @@ class Outcome(eqx.Module):
     """
 
     structures: Structure
-    energy: jax.Array
-    steps: jax.Array
-    status: jax.Array
-    origin: jax.Array
-    valid: jax.Array
+    energy: Array
+    steps: Array
+    status: Array
+    origin: Array
+    valid: Array
     points: Points | None = None
 
 
@@ -72,6 +73,8 @@ class Search(eqx.Module):
     dynamic: ClassVar[bool] = False
     #: False for a `ModelSearch`.
     traceable: ClassVar[bool] = True
+    #: True where proposals come with velocities, which only the host loop knows to follow.
+    needs_velocities: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init(self, system: System, n_walkers: int, dtype) -> State:
@@ -118,20 +121,32 @@ def walker_keys(key, index, count):
     return jax.vmap(lambda i, c: jr.fold_in(jr.fold_in(key, i), c))(index, count)
 
 
-def generate(generators: tuple[Generator, ...], origin, keys, parents: Structure, system: System) -> Structure:
+def generate(
+    generators: tuple[Generator, ...], origin, keys, parents: Structure, system: System, partners: Structure | None = None
+) -> Structure:
     """The structures proposed by generator `origin[k]` from parent k; fixed atoms stay where the parent has them.
 
-    One walker after the other, so that only the generator it drew runs; mapped over, all of them would.
+    Generators with two parents take `partners` as the second; only searches with a population have them. One walker after
+    the other, so that only the generator it drew runs; mapped over, all of them would.
     """
 
     def branch(generator: Generator):
-        def call(key, parent):
-            new = generator(key, jax.tree.map(lambda a: a[None], parent), system)
+        if generator.n_parents > 1 and partners is None:
+            raise InputError(
+                f'the generator "{generator.name}" needs two parents; use it in a search with a population, such as '
+                '"evolutionary"'
+            )
+
+        def call(key, parent, partner):
+            both = [parent, partner] if generator.n_parents > 1 else [parent]
+            new = generator(key, jax.tree.map(lambda *a: jnp.stack(a), *both), system)
             return new.positions.astype(parent.positions.dtype), jnp.asarray(new.cell, parent.cell.dtype)
 
         return call
 
     branches = [branch(g) for g in generators]
-    positions, cells = lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), (origin, keys, parents))
+    seconds = parents if partners is None else partners
+    rows = (origin, keys, parents, seconds)
+    positions, cells = lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), rows)
     positions = jnp.where(parents.fixed[..., None], parents.positions, positions)
     return Structure(positions, parents.numbers, cells, parents.fixed, parents.pbc)
