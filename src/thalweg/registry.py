@@ -7,14 +7,11 @@ A name is one of the tables below, one that an installed package offers as an en
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
-from pathlib import Path
 
 from thalweg.errors import InputError, suggest
+from thalweg.importing import module_at, reason
 
 #: Import paths of the package's own components.
 COMPONENTS: dict[str, dict[str, str]] = {
@@ -28,6 +25,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "stillinger-weber": "thalweg.potentials.stillinger_weber:StillingerWeber",
         "gupta": "thalweg.potentials.many_body:Gupta",
         "sutton-chen": "thalweg.potentials.many_body:SuttonChen",
+        "bks-silica": "thalweg.potentials.ionic:BKS",
+        "matsui-akaogi": "thalweg.potentials.ionic:MatsuiAkaogi",
+        "calculator": "thalweg.potentials.black_box:BlackBox",
     },
     "relaxer": {
         "lbfgs": "thalweg.relax.lbfgs:LBFGS",
@@ -42,7 +42,16 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "unit-cell": "thalweg.relax.filters:UnitCell",
         "frechet": "thalweg.relax.filters:Frechet",
     },
+    "region": {
+        "box": "thalweg.region:Box",
+        "sphere": "thalweg.region:Sphere",
+        "slab": "thalweg.region:Slab",
+        "plane": "thalweg.region:Plane",
+    },
     "generator": {
+        "random-placed": "thalweg.generators.placed:RandomPlaced",
+        "rattle": "thalweg.generators.placed:Rattle",
+        "permutation": "thalweg.generators.placed:Permute",
         "displace": "thalweg.generators.mutation:Displace",
         "squeeze": "thalweg.generators.mutation:Squeeze",
         "twist": "thalweg.generators.mutation:Twist",
@@ -81,6 +90,7 @@ BASES = {
     "relaxer": "thalweg.relax.base:Relaxer",
     "filter": "thalweg.relax.filters:Filter",
     "generator": "thalweg.generators.base:Generator",
+    "region": "thalweg.region:Region",
     "search": "thalweg.search.base:Search",
 }
 
@@ -124,77 +134,12 @@ def imported(path: str) -> type:
     where, _, name = path.rpartition(":")
     if not where or not name:
         raise InputError(f'"{path}" is no import path; write my_file:MyClass')
-    file = _file(where)
-    if file is not None:
-        module = _module_of_file(file)
-    else:
-        try:
-            module = importlib.import_module(where)
-        except ModuleNotFoundError as error:
-            if error.name and (where == error.name or where.startswith(error.name + ".")):
-                raise InputError(f"there is no file {where}.py here and no installed module {where} (for {path})") from None
-            raise InputError(f"{where} cannot be imported: {_reason(error)}") from error
-        except Exception as error:
-            raise InputError(f"{where} cannot be imported: {_reason(error)}") from error
+    module = module_at(where, path)
     found = getattr(module, name, None)
     if not isinstance(found, type):
         own = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
         raise InputError(f'{where} has no class "{name}".{suggest(name, own)}')
     return found
-
-
-def absolute(path: str) -> str:
-    """A name or import path that still holds in another directory: files become absolute paths."""
-    where, colon, name = path.rpartition(":")
-    file = _file(where) if colon and where else None
-    return path if file is None else f"{file.resolve()}:{name}"
-
-
-def _file(where: str) -> Path | None:
-    """The Python file that the left side of an import path names; None for a module."""
-    if where.endswith(".py"):
-        path = Path(where).expanduser()
-        if not path.is_file():
-            raise InputError(f"there is no file {path}")
-        return path
-    path = Path(*where.split("."))
-    path = path.with_name(path.name + ".py")
-    return path if path.is_file() else None
-
-
-def _module_of_file(file: Path):
-    """The module of a user's file, loaded once; its directory can be imported from, as when Python runs a script."""
-    file = file.resolve()
-    name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise InputError(f"{file} cannot be imported: {_reason(error, file)}") from error
-    return module
-
-
-def _reason(error: Exception, file: Path | None = None) -> str:
-    """What went wrong in a user's module, in one line, with the line of the file."""
-    said = str(error).strip().splitlines()
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
-    text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-    lines, trace = [], error.__traceback__
-    while trace is not None:
-        if file is not None and trace.tb_frame.f_code.co_filename == str(file):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f"line {lines[-1]}: {text}" if lines else text
 
 
 def _checked(room: str, name: str, cls: type) -> type:
@@ -218,4 +163,4 @@ def _loaded(name: str, point) -> type:
     try:
         return point.load()
     except Exception as error:
-        raise InputError(f'"{name}" of {point.value} cannot be imported: {_reason(error)}') from error
+        raise InputError(f'"{name}" of {point.value} cannot be imported: {reason(error)}') from error

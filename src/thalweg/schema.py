@@ -18,6 +18,7 @@ import numpy as np
 
 from thalweg import registry
 from thalweg.errors import InputError, ThalwegError, suggest
+from thalweg.importing import ImportPath, absolute
 
 MISSING = inspect.Parameter.empty
 #: How an input says that an optional value is not there (TOML has no null).
@@ -79,7 +80,7 @@ def fill(room: str, table: Mapping | str, where: str, defaults: Mapping[str, Map
         raise InputError(f'{where} lacks its kind, such as kind = "{registry.names(room)[0]}"')
     cls = registry.find(room, table["kind"])
     own = {**(defaults or {}).get(cls.__name__, {}), **table}
-    full = {"kind": registry.absolute(table["kind"])}
+    full = {"kind": absolute(table["kind"])}
     full |= fill_fields(fields(cls), {k: v for k, v in own.items() if k != "kind"}, where, defaults)
     return full
 
@@ -194,6 +195,10 @@ def convert(value, hint, at: str):
         if value in get_args(hint):
             return value
         raise InputError(f'{at} is "{value}".{suggest(str(value), map(str, get_args(hint)))}')
+    if hint is ImportPath and isinstance(value, str):
+        return absolute(value)
+    if hint is dict and isinstance(value, Mapping):
+        return dict(value)
     if is_array(hint):
         try:
             array = np.asarray(value)
@@ -222,7 +227,7 @@ def convert(value, hint, at: str):
         return value
     if hint is bool and number and value in (0, 1):  # as masks are written
         return bool(value)
-    if hint in (str, bool, int, float):
+    if hint in (str, bool, int, float, dict, ImportPath):
         raise _wrong(value, hint, at)
     raise InputError(f"{at} cannot be set in an input (it is of type {describe(hint)})")
 
@@ -235,6 +240,7 @@ def _wrong(value, hint, at: str) -> InputError:
 def describe(hint) -> str:
     """A type in words."""
     plain = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", MISSING: "any value"}
+    plain |= {dict: "a table of arguments", ImportPath: "a name or import path"}
     if hint in plain:
         return plain[hint]
     origin, inner = get_origin(hint), get_args(hint)

@@ -47,6 +47,13 @@ class Evaluated:
     forces: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3)))
 
 
+class WorkerLost(Exception):
+    """A worker died with its task: nothing is known of it, and it may be submitted again.
+
+    A calculator that brings its process down does so each time; who submits again counts how often.
+    """
+
+
 class Objective(abc.ABC):
     """What is done with a task. Picklable, without state between calls; never raises for what a calculator does."""
 
@@ -56,7 +63,7 @@ class Objective(abc.ABC):
 
 
 class Workers(abc.ABC):
-    """Where tasks are evaluated. The futures may fail only where a worker itself was lost; the caller submits again."""
+    """Where tasks are evaluated. The futures fail only where a worker was lost (`WorkerLost`, or an executor's own)."""
 
     count: int  # how many tasks run at the same time
 

@@ -1,0 +1,220 @@
+"""Any ASE calculator as a potential: a factory that makes one where an energy is needed."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import equinox as eqx
+import numpy as np
+
+from thalweg.errors import InputError, PotentialError, suggest
+from thalweg.importing import ImportPath, absolute, module_at, reason
+from thalweg.potentials.base import Evaluation, Potential
+from thalweg.space import Space, space_of
+from thalweg.structure import Structure, to_ase
+
+#: Short names of calculators.
+SHORT = {
+    "emt": "ase.calculators.emt:EMT",
+    "tblite": "tblite.ase:TBLite",
+    "gpaw": "gpaw:GPAW",
+    "mace": "mace.calculators:mace_mp",
+    "xtb": "xtb.ase.calculator:XTB",
+    "dftb": "ase.calculators.dftb:Dftb",
+}
+#: What `pip install` calls the packages of calculators, where it is not their own name.
+PIP = {"mace": "mace-torch"}
+#: Arguments that keep calculators from talking, by the package they come from; what a user gives goes before them.
+QUIET: dict[str, dict[str, Any]] = {"tblite": {"verbosity": 0}, "gpaw": {"txt": None}}
+#: Packages whose single point of a few atoms costs too much for a look at what elements they know.
+SLOW = ("gpaw", "mace", "fairchem", "abinit", "vasp", "espresso")
+
+
+class Arguments(dict):
+    """Arguments of a calculator: a dictionary that is not changed once made, and so can be hashed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items())))
+
+
+def _path(calculator: str | Callable) -> ImportPath:
+    """The import path of what was given: a short name, a path, or a class or function of a module."""
+    if callable(calculator):
+        calculator = f"{calculator.__module__}:{calculator.__qualname__}"
+    return ImportPath(absolute(calculator))
+
+
+class BlackBox(Potential):
+    """The energy of an ASE calculator: `calculator` makes it from `arguments`, in eV and Å.
+
+    `calculator` is an import path of a class or function (`tblite.ase:TBLite`, `my_file:make`), the thing itself, or a short
+    name: emt, tblite, gpaw, mace, xtb, dftb. With `fresh` every single point has a new calculator. Many begin from the wave
+    function of the point before, and one that failed there may then give wrong energies without saying so; without `fresh`
+    one calculator serves a relaxation, until something fails.
+    """
+
+    traceable: ClassVar[bool] = False
+
+    calculator: ImportPath = eqx.field(static=True, converter=_path)
+    arguments: dict = eqx.field(static=True, converter=Arguments, default_factory=dict)
+    fresh: bool = eqx.field(static=True, default=True)
+
+    def lanes(self, positions, numbers, space=None, neighbors=None, virial: bool = False) -> Evaluation:
+        raise InputError(
+            f"{self.name} is a calculator, which JAX cannot trace; relax with thalweg.objective.evaluate.Evaluate, or search "
+            "through the host loop, which the command line takes by itself"
+        )
+
+    @property
+    def name(self) -> str:
+        """The calculator in messages."""
+        return SHORT.get(self.calculator.lower(), self.calculator).rpartition(":")[2]
+
+    def create(self):
+        """A new calculator. Raises `InputError` where it cannot be imported or made."""
+        factory = found(self.calculator)
+        package = factory.__module__.partition(".")[0]
+        arguments = {**QUIET.get(package, {}), **self.arguments} if isinstance(factory, type) else dict(self.arguments)
+        _refuse_misspelt(factory, self.arguments, self.name)
+        try:
+            calculator = factory(**arguments)
+        except Exception as error:
+            shown = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
+            raise InputError(f"{self.name}({shown}) cannot be made: {reason(error)}") from error
+        if not hasattr(calculator, "get_property") and not hasattr(calculator, "get_potential_energy"):
+            raise InputError(f"{self.calculator} made a {type(calculator).__name__}, which is no ASE calculator")
+        return calculator
+
+    def single(self, structure: Structure, calculator, virial: bool = False) -> Evaluation:
+        """Energy and forces of one structure by a calculator that `create` made; raises whatever it raises.
+
+        Forces are the true ones, of fixed atoms too; per-atom energies are not known (NaN). The virial (3, 3) is -stress x
+        volume, None where it is not asked for.
+        """
+        atoms = to_ase(structure)
+        atoms.calc = calculator
+        present = np.asarray(structure.mask)
+        forces = np.zeros((structure.n_slots, 3))
+        forces[present] = atoms.get_forces(apply_constraint=False)
+        energy = np.asarray(atoms.get_potential_energy(), np.float64)
+        pull = -atoms.get_stress(voigt=False, apply_constraint=False) * atoms.get_volume() if virial else None
+        ok = np.isfinite(energy) and np.isfinite(forces).all() and (pull is None or np.isfinite(pull).all())
+        return Evaluation(energy, forces, np.full(structure.n_slots, np.nan), np.asarray(ok), pull)
+
+    def evaluate(self, structures: Structure) -> Evaluation:
+        """One structure or a batch, one after the other; `ok` is False where the calculator failed.
+
+        The virial is there for periodic structures if the calculator gives stresses.
+        """
+        if structures.batch:
+            flat = [self.evaluate(structures[k]) for k in range(len(structures))]
+            return Evaluation(*(_stacked([getattr(e, k) for e in flat]) for k in _FIELDS))  # type: ignore[arg-type]
+        nan = np.full((structures.n_slots, 3), np.nan)
+        failed = Evaluation(np.asarray(np.nan), nan, nan[:, 0], np.asarray(False))
+        for virial in (True, False) if any(structures.pbc) else (False,):
+            try:
+                return self.single(structures, self.create(), virial)
+            except InputError:
+                raise
+            except Exception:  # of the calculator, which may have no stress
+                continue
+        return failed
+
+    def space(self, cell, pbc, slack: float = 1.0) -> Space | None:
+        """The cell, checked for volume; the calculator sums its images itself."""
+        return space_of(cell, pbc, 0.0, False, slack, self.name) if any(pbc) else None
+
+    def units(self, numbers: np.ndarray) -> tuple[str, str]:
+        return ("eV", "Å")
+
+    def check(self, numbers: np.ndarray) -> None:
+        """Raise `InputError` where the calculator cannot be made, `PotentialError` where it does not know an element."""
+        _check(self, tuple(sorted({int(n) for n in np.asarray(numbers) if n >= 0})))
+
+
+def _refuse_misspelt(factory: Callable, arguments: Mapping, name: str) -> None:
+    """Raise `InputError` for arguments near to one that is known: ASE calculators take any, and ignore most."""
+    known = set(getattr(factory, "default_parameters", {})) | set(inspect.signature(factory).parameters)
+    for key in set(arguments) - known:
+        close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.75)
+        if close:
+            raise InputError(f'{name} knows no {key}. Did you mean "{close[0]}"?')
+
+
+_FIELDS = ("energy", "forces", "atomic_energies", "ok", "virial")
+
+
+def _stacked(parts: list):
+    return None if any(p is None for p in parts) else np.stack(parts)
+
+
+def found(path: str) -> Callable:
+    """The class or function at an import path or short name. Raises `InputError` where there is none."""
+    full = SHORT.get(path.lower(), path)
+    where, colon, name = full.rpartition(":")
+    if not colon or not where or not name:
+        close = suggest(path, SHORT)
+        raise InputError(f'there is no calculator "{path}".{close} Others by import path: my_package.module:Calculator')
+    package = where.partition(".")[0]
+    try:
+        module = module_at(where, full)
+    except InputError as error:
+        missing = str(error).startswith("there is no file")
+        ours = {known.partition(":")[0].partition(".")[0] for known in SHORT.values()}
+        if missing and package in ours and importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"the calculator {path} needs the package {package}, which is not installed: pip install "
+                f"{PIP.get(package, package)}"
+            ) from None
+        raise
+    thing = getattr(module, name, None)
+    for inner in ("ase", "calculator", "calculators"):  # tblite:TBLite is in tblite.ase
+        if thing is None and not where.endswith(".py"):
+            try:
+                thing = getattr(importlib.import_module(f"{where}.{inner}"), name, None)
+            except ImportError:
+                continue
+    if not callable(thing):
+        own = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise InputError(f'{where} has no calculator "{name}".{suggest(name, own) if len(own) < 50 else ""}')
+    return thing
+
+
+@lru_cache(maxsize=64)
+def _check(potential: BlackBox, species: tuple[int, ...]) -> None:
+    """Make the calculator, and ask it for each element where that is cheap.
+
+    An atom by itself may fail for reasons of its own (its wave function does not converge), so that only errors that speak
+    of elements count.
+    """
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+
+    calculator = potential.create()
+    kinds = {base.__module__.partition(".")[0] for base in type(calculator).__mro__}
+    asks_programs = any("FileIO" in base.__name__ for base in type(calculator).__mro__)
+    if asks_programs or kinds & set(SLOW) or not isinstance(calculator, BaseCalculator):
+        return
+    for number in species:
+        atoms = Atoms(numbers=[number], positions=[[5.0, 5.0, 5.0]], cell=[10, 10, 10])
+        atoms.calc = potential.create()
+        try:
+            atoms.get_potential_energy()
+        except Exception as error:
+            if _unknown(error, atoms.symbols[0], number):
+                said = reason(error)
+                raise PotentialError(f"{potential.name} does not know {atoms.symbols[0]} ({said})") from None
+
+
+def _unknown(error: Exception, symbol: str, number: int) -> bool:
+    """Whether an error says that there is nothing for an element."""
+    if isinstance(error, KeyError):
+        return error.args[:1] in ((symbol,), (number,))
+    words = " ".join(str(error).split()).lower()
+    speaks = ("element", "parameter", "potential", "species", "atomic number", "not supported", "no data", "basis")
+    return isinstance(error, NotImplementedError) or (any(w in words for w in speaks) and "converge" not in words)

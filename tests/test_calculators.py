@@ -1,0 +1,267 @@
+"""Calculators as potentials, and what evaluating by them means."""
+
+import ase
+import ase.build
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS
+from calculators import PATH
+
+from thalweg import InputError, LennardJones, PotentialError, StructureError, from_ase
+from thalweg.objective.base import Task
+from thalweg.objective.evaluate import Evaluate
+from thalweg.potentials.black_box import BlackBox
+from thalweg.relax.base import CONVERGED, FAILED, STEP_LIMIT
+from thalweg.relax.driver import Relaxation, relax
+from thalweg.relax.filters import Frechet, Plane
+from thalweg.relax.fire import FIRE
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.structure import Structure
+
+BENZENE = ase.build.molecule("C6H6")
+#: GFN1-xTB energy of ASE's benzene as it is, and relaxed (tblite 0.4 and later).
+AS_IT_IS, RELAXED = -432.50728850, -432.5157
+
+
+def mine(name, **arguments):
+    """A calculator of tests/calculators.py."""
+    return BlackBox(f"{PATH}:{name}", arguments)
+
+
+def single(potential, atoms, number=0, **task):
+    """Evaluate one point."""
+    return Evaluate(Relaxation(potential, LBFGS(), 1e-3, 1))(Task(number, from_ase(atoms), **task))
+
+
+def alloy():
+    """Eight atoms of copper and aluminium, shaken."""
+    atoms = ase.build.bulk("Cu", "fcc", a=3.7, cubic=True).repeat((2, 1, 1))
+    atoms.numbers[1::2] = 13
+    atoms.rattle(0.1, seed=1)
+    atoms.pbc = False
+    atoms.cell = None
+    return atoms
+
+
+def test_a_single_point_is_what_ase_computes():
+    atoms = alloy()
+    out = single(BlackBox("emt"), atoms)
+    atoms.calc = EMT()
+    assert out.error is None
+    np.testing.assert_allclose(out.energy, atoms.get_potential_energy(), rtol=1e-13)
+    np.testing.assert_allclose(out.forces[0], atoms.get_forces(), atol=1e-12)
+    assert (out.status, out.evaluations, out.error, len(out.energies)) == (STEP_LIMIT, 1, None, 1)
+
+
+@pytest.mark.parametrize("name", ["emt", "EMT", "ase.calculators.emt:EMT", f"{PATH}:emt", EMT])
+def test_calculators_have_many_names(name):
+    potential = BlackBox(name)
+    assert isinstance(potential.create(), EMT)
+    assert potential == BlackBox(name)
+    assert hash(potential) == hash(BlackBox(name))
+
+
+@pytest.mark.parametrize("relaxer", [LBFGS(), FIRE()])
+def test_relaxation_ends_where_ase_ends(relaxer):
+    atoms = alloy()
+    atoms.set_constraint(FixAtoms([0, 3]))
+    start = from_ase(atoms)
+    out = Evaluate(Relaxation(BlackBox("emt"), relaxer, 2e-4, 300))(Task(3, start))
+    atoms.calc = EMT()
+    BFGS(atoms, logfile=None).run(fmax=1e-4)
+    assert (out.number, out.status) == (3, CONVERGED)
+    np.testing.assert_allclose(out.energy, atoms.get_potential_energy(), atol=3e-6)
+    np.testing.assert_array_equal(out.structure.positions[[0, 3]], start.positions[[0, 3]])
+    assert out.evaluations == len(out.energies) == len(out.positions)
+    np.testing.assert_allclose(out.energies[-1], out.energy, rtol=1e-14)
+    # Forces of fixed atoms are kept as they are: models learn from them.
+    assert np.abs(out.forces[-1, 0]).max() > 1e-2
+
+
+def test_steps_are_those_of_the_device_driver():
+    rng = np.random.default_rng(0)
+    start = Structure.create(rng.normal(size=(7, 3)) * 1.2)
+    relaxation = Relaxation(LennardJones(), LBFGS(), 1e-6, 31)
+    kept = Evaluate(relaxation)(Task(0, start))
+    driven = relax(start, relaxation)
+    assert kept.evaluations == len(kept.energies) == int(driven.steps) == 31
+    np.testing.assert_allclose(kept.energy, driven.energy, rtol=1e-9)
+    np.testing.assert_allclose(kept.structure.positions, driven.structures.positions, atol=1e-8)
+    long = Evaluate(Relaxation(LennardJones(), LBFGS(), 1e-6, 1000))(Task(0, start))
+    assert long.status == CONVERGED
+    assert len(long.energies) == 1 < long.evaluations
+    assert np.abs(long.forces).max() < 1e-6
+
+
+def test_cells_relax_as_ase_relaxes_them():
+    atoms = ase.build.bulk("Cu", "fcc", a=3.7, cubic=True)
+    atoms.rattle(0.02, seed=2)
+    out = Evaluate(Relaxation(BlackBox("emt"), LBFGS(), 1e-3, 200, Frechet()))(Task(0, from_ase(atoms)))
+    atoms.calc = EMT()
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4)
+    assert out.status == CONVERGED
+    np.testing.assert_allclose(out.energy, atoms.get_potential_energy(), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.det(out.structure.cell), atoms.get_volume(), rtol=1e-4)
+    assert out.cells.shape == (out.evaluations, 3, 3)
+
+
+def test_a_plane_stays_flat():
+    rng = np.random.default_rng(3)
+    flat = np.concatenate([rng.uniform(0, 6, (4, 2)), np.ones((4, 1))], 1)
+    start = Structure.create(flat, [6] * 4)
+    out = Evaluate(Relaxation(mine("Springs"), LBFGS(), 1e-4, 50, Plane()))(Task(0, start))
+    assert np.abs(out.positions[..., 2] - 1).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Raises", "Raises: RuntimeError: the SCF did not converge after 100 cycles"),
+        ("NotANumber", "NotANumber: the energy is nan"),
+        ("Leaves", "Leaves: SystemExit: 1"),
+    ],
+)
+def test_whatever_a_calculator_does_is_a_value(name, says):
+    out = single(mine(name), ase.Atoms("Cu2", positions=[[0, 0, 0], [3, 0, 0]]), number=7)
+    assert (out.number, out.status, out.energy, out.error, out.evaluations) == (7, FAILED, np.inf, says, 1)
+    assert out.energies.shape == (0,)
+    assert out.positions.shape == (0, 2, 3)
+
+
+def test_points_before_a_failure_are_kept():
+    start = Structure.create([[4.9, 0, 0], [0, 3, 0]], [6, 6])
+    velocities = np.array([[5.0, 0, 0], [0, 0, 0]])
+    out = Evaluate(Relaxation(mine("RaisesFarOut"), LBFGS(), 1e-3, 9), dt=0.5)(Task(0, start, velocities=velocities))
+    assert out.status == FAILED
+    assert out.error == "RaisesFarOut: RuntimeError: too far out"
+    assert 1 <= len(out.energies) == out.evaluations - 1
+    np.testing.assert_allclose(out.energies, (out.positions**2).sum((1, 2)) / 2)
+
+
+def test_atoms_on_top_of_each_other_never_reach_a_calculator():
+    near = ase.Atoms("C2H", positions=[[0, 0, 0], [3, 0, 0], [3, 0, 1e-3]])
+    out = single(mine("Springs"), near)
+    assert out.error == "atoms 1 and 2 are 0.001 Å apart, too near for a calculator"
+    across = ase.Atoms("Cu2", positions=[[0, 0, 0.01], [0, 0, 3.99]], cell=[4, 4, 4], pbc=True)
+    assert single(BlackBox("emt"), across).error == "atoms 0 and 1 are 0.02 Å apart, too near for a calculator"
+
+
+def test_a_new_lowest_energy_is_asked_for_again():
+    atoms = ase.Atoms("C2", positions=[[0, 0, 0], [3, 0, 0]])
+    spoilt = BlackBox(f"{PATH}:Forgets", fresh=False)
+    objective = Evaluate(Relaxation(spoilt, LBFGS(), 1e-9, 3))
+    assert objective(Task(0, from_ase(atoms), lowest=-100)).status != FAILED
+    out = objective(Task(0, from_ase(atoms), lowest=0.0))
+    assert out.status == FAILED
+    assert "lower than all before" in out.error
+    assert out.evaluations == 4
+    honest = Evaluate(Relaxation(mine("Forgets"), LBFGS(), 1e-9, 3))(Task(0, from_ase(atoms), lowest=5.0))
+    assert honest.status != FAILED
+    assert honest.evaluations == 4
+    assert len(honest.energies) == 3
+
+
+def test_time_runs_out_between_single_points():
+    objective = Evaluate(Relaxation(mine("Sleeps", seconds=0.2), LBFGS(), 1e-9, 50), timeout=0.3)
+    out = objective(Task(0, Structure.create([[0.0, 0, 0], [3, 0, 0]], [6, 6])))
+    assert out.status == FAILED
+    assert "more than the 0.3 s allowed" in out.error
+    assert out.seconds < 2
+
+
+def test_dynamics_keeps_the_energy_and_stops_behind_minima():
+    atoms = alloy()
+    rng = np.random.default_rng(5)
+    velocities = rng.normal(size=(8, 3)) * 0.02
+    masses = atoms.get_masses()[:, None]
+    out = Evaluate(Relaxation(BlackBox("emt"), LBFGS(), 1e-2, 200), md_steps=40, dt=2.0, mdmin=99)(
+        Task(0, from_ase(atoms), velocities=velocities)
+    )
+    # The trajectory of ASE's own velocity Verlet, its last point being where the relaxation begins.
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    atoms.calc = EMT()
+    atoms.set_velocities(velocities)
+    total = atoms.get_potential_energy() + (masses * velocities**2).sum() / 2
+    VelocityVerlet(atoms, 2.0 * units.fs).run(40)
+    np.testing.assert_allclose(out.positions[40], atoms.positions, atol=1e-9)
+    np.testing.assert_allclose(atoms.get_total_energy(), total, atol=2e-2)
+    assert out.evaluations == len(out.energies) > 41
+    few = Evaluate(Relaxation(BlackBox("emt"), LBFGS(), 1e-2, 1), dt=2.0, mdmin=1)(
+        Task(0, from_ase(atoms), velocities=velocities)
+    )
+    path = few.energies[:-1]
+    inner = np.flatnonzero((path[1:-1] < path[:-2]) & (path[1:-1] < path[2:])) + 1
+    assert list(inner) == [len(path) - 2]
+    np.testing.assert_allclose(few.energy, path[-2], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("emtt", 'Did you mean "emt"'),
+        ("nowhere.inside:Y", "no installed module nowhere.inside"),
+        ("ase.calculators.emt:EMTT", 'no calculator "EMTT". Did you mean "EMT"'),
+        (f"{PATH}:Spring", 'no calculator "Spring". Did you mean "Springs"'),
+    ],
+)
+def test_a_name_of_nothing_is_one_line(name, says):
+    with pytest.raises(InputError) as error:
+        BlackBox(name).check(np.array([29]))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_not_installed_says_what_to_install():
+    pytest.importorskip("ase")
+    try:
+        import gpaw  # noqa: F401
+
+        pytest.skip("GPAW is installed here")
+    except ImportError:
+        pass
+    with pytest.raises(InputError, match="pip install gpaw"):
+        BlackBox("gpaw").create()
+
+
+def test_unknown_elements_and_arguments_are_refused_at_once():
+    with pytest.raises(PotentialError, match="EMT does not know Fe"):
+        BlackBox("emt").check(np.array([29, 26]))
+    BlackBox("emt").check(np.array([29, 13]))
+    with pytest.raises(InputError, match=r'knows no second\. Did you mean "seconds"'):
+        BlackBox(f"{PATH}:Sleeps", {"second": 1}).create()
+    with pytest.raises(InputError, match="cannot be made: TypeError"):
+        BlackBox(f"{PATH}:Sleeps", {"anything": 1}).create()
+    with pytest.raises(InputError, match="cannot trace"):
+        BlackBox("emt").lanes(np.zeros((2, 3)), np.array([29, 29]))
+    with pytest.raises(StructureError, match="no volume"):
+        BlackBox("emt").space([[1, 0, 0], [2, 0, 0], [0, 0, 1]], (True, True, True))
+
+
+@pytest.fixture(scope="module")
+def tblite():
+    pytest.importorskip("tblite", reason="tblite is not installed")
+    return BlackBox("tblite:TBLite", {"method": "GFN1-xTB"})
+
+
+def test_benzene_has_its_energy(tblite):
+    tblite.check(np.array([1, 6]))
+    out = single(tblite, BENZENE)
+    np.testing.assert_allclose(out.energy, AS_IT_IS, atol=1e-6)
+    out = Evaluate(Relaxation(tblite, LBFGS(), 1e-2, 60))(Task(0, from_ase(BENZENE)))
+    assert out.status == CONVERGED
+    np.testing.assert_allclose(out.energy, RELAXED, atol=2e-4)
+    with pytest.raises(PotentialError, match="does not know Fm"):
+        tblite.check(np.array([6, 100]))
+    with pytest.raises(InputError, match='Did you mean "method"'):
+        BlackBox("tblite", {"metod": "GFN1-xTB"}).create()
+
+
+def test_nothing_is_printed(tblite, capfd):
+    single(tblite, BENZENE)
+    out = capfd.readouterr()
+    assert out.out == out.err == ""
