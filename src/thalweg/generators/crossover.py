@@ -61,10 +61,9 @@ def narrowest(x, system: System, space):
 def splice(key, parents: Structure, system: System):
     """Positions (atoms, 3) of a child by one random cut."""
     k_cut, k_frame = jr.split(key)
+    frame = _cell if any(system.pbc) else _free
     if system.template is not None or system.region is not None:
         frame = _confined
-    else:
-        frame = _cell if any(system.pbc) else _free
     part = exchanged(system)
     a, b, score_a, score_b = frame(k_frame, parents, system, part)
     n_part = part.sum()
