@@ -151,6 +151,11 @@ def _limits(p: argparse.ArgumentParser) -> None:
 
 def _system(p: argparse.ArgumentParser) -> None:
     _potential(p)
+    p.add_argument(
+        "--calculator",
+        metavar="NAME",
+        help="any ASE calculator instead of a potential: emt, tblite, ..., or package.module:Class; arguments by --set key=value",
+    )
     p.add_argument("--relaxer", metavar="NAME", help="a name of `thalweg list relaxers` (default: lbfgs)")
 
 
@@ -177,15 +182,26 @@ def _method(p: argparse.ArgumentParser) -> None:
         "--seeds", metavar="FILE", help="start also from these structures, of any near size: a file, or the folder of a run"
     )
     p.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the input, such as search.temperature=0.5"
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any key of the input, such as search.temperature=0.5; without a dot an argument of the calculator",
     )
     _limits(p)
 
 
 def _search(p: argparse.ArgumentParser) -> None:
-    p.add_argument("what", metavar="SYSTEM", help="a formula (LJ38, Ag32Au6, KA100, Si64), a structure file, or a TOML input")
+    p.add_argument(
+        "what", metavar="SYSTEM", nargs="?", help="a formula (LJ38, Ag32Au6, KA100, Si64), a structure file, or a TOML input"
+    )
+    _formula(p)
     _method(p)
     _output(p)
+
+
+def _formula(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--formula", metavar="F", help="the formula, instead of the argument")
 
 
 def _run(p: argparse.ArgumentParser) -> None:
@@ -206,7 +222,8 @@ def _resume(p: argparse.ArgumentParser) -> None:
 
 
 def _init(p: argparse.ArgumentParser) -> None:
-    p.add_argument("what", metavar="SYSTEM", nargs="?", default="LJ38", help="a formula or a structure file (default: LJ38)")
+    p.add_argument("what", metavar="SYSTEM", nargs="?", help="a formula or a structure file (default: LJ38)")
+    _formula(p)
     _method(p)
     p.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: the terminal)")
 
@@ -221,7 +238,7 @@ def _relax(p: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="such as potential.parameters=gold55 or relaxer.max_step=0.1",
+        help="such as potential.parameters=gold55 or relaxer.max_step=0.1; without a dot an argument of the calculator",
     )
     p.add_argument("-o", "--output", metavar="FILE", help="relaxed structures (default: FILE-relaxed.extxyz)")
     p.add_argument("-q", "--quiet", action="store_true", help="no table")

@@ -20,21 +20,20 @@ import jax
 import numpy as np
 
 from thalweg import presets, prng, registry, schema
+from thalweg.assemble import assembled, is_placed, ordered, seed_table, with_seeds
 from thalweg.composition import KEYS, Composition, composition, formula_of
-from thalweg.errors import InputError, StructureError, suggest
+from thalweg.errors import InputError, suggest
 from thalweg.formula import MODELS
-from thalweg.generators.seeded import given as given_starts
-from thalweg.io import read_structures
 from thalweg.potentials.base import Potential
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.filters import CellFilter, Filter
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.relax.stiffness import annealing_for
-from thalweg.run import Settings, Stop, bucket
+from thalweg.run import Settings, Stop
 from thalweg.search.base import Search
 from thalweg.search.basin_hopping import BasinHopping
 from thalweg.structure import Structure
-from thalweg.system import System, periodic
+from thalweg.system import System
 
 SECTIONS = ("system", "potential", "filter", "relaxer", "search", "run", "stop")
 #: Limits that hold where an input gives no other: a minute, and as sure as is usual. Naming a target replaces the second,
@@ -76,7 +75,7 @@ def read_input(path: Path | str) -> dict:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     tables = parse_toml(text, str(path))
     system = tables.get("system")
-    for key in ("structure", "seeds"):
+    for key in ("structure", "seeds", "template"):
         if isinstance(system, dict) and isinstance(system.get(key), str):
             system[key] = str(path.parent / system[key])  # as seen from the input, wherever one stands
     return tables
@@ -99,16 +98,22 @@ def resolve(tables: Mapping) -> Resolved:
             raise InputError(f"{section} must be a table [{section}], not {table!r}")
     schema.refuse_unknown(tables.get("system", {}), KEYS, "[system]")
     made = composition(tables.get("system", {}))
-    filter_table, filter = resolve_filter(tables.get("filter", {}), made.cell, made.pbc)
+    usual = "plane" if made.dimensions == 2 else "positions"
+    filter_table, filter = resolve_filter({"kind": usual, **tables.get("filter", {})}, made.cell, made.pbc)
+    if filter.moves_cell and made.template is not None and np.asarray(made.template.fixed).any():
+        raise InputError(
+            f"the filter {filter_table['kind']} moves the cell, and fixed atoms cannot follow; leave the filter out"
+        )
     potential_table = _potential_table(tables.get("potential", {}), made, filter)
     potential = schema.build("potential", potential_table)
-    require_cutoff(potential, made.numbers, made.pbc, potential_table["kind"])
-    system = periodic(made.numbers, potential, made.cell, made.pbc)
+    if potential.traceable:
+        require_cutoff(potential, made.numbers, made.pbc, potential_table["kind"])
+    system, system_table = assembled(made, potential)
     if made.seeds and "starts" in tables.get("search", {}) and "structure" not in tables["system"]:
         raise InputError("seeds in [system] and starts in [search] are given; give one, or the file to a start of kind seeded")
     defaults = preset_defaults(system, potential, filter, list(made.seeds))
     energy = defaults["BasinHopping"]["energy_scale"]
-    given = _with_seeds(tables.get("search", {}), system, filter)
+    given = with_seeds(tables.get("search", {}), system, filter)
     search_table = schema.fill("search", {"kind": "basin-hopping", **given}, "[search]", defaults)
     search = schema.build("search", search_table)
     if {"moves", "starts"} & set(tables.get("search", {})):
@@ -118,7 +123,7 @@ def resolve(tables: Mapping) -> Resolved:
     relaxer_table = schema.fill("relaxer", {"kind": usual, **tables.get("relaxer", {})}, "[relaxer]", defaults)
     own = {}
     if made.periodic and isinstance(search, BasinHopping):
-        own = presets.periodic_settings(system)
+        own = presets.periodic_settings(system) if system.template is None else presets.TEMPLATE_SETTINGS
     if relaxer_table["kind"] == "annealing":
         relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
     run_table = schema.fill_fields(_plain_fields(Settings), {**own, **tables.get("run", {})}, "[run]")
@@ -126,7 +131,7 @@ def resolve(tables: Mapping) -> Resolved:
     relaxer = schema.build("relaxer", relaxer_table)
     return Resolved(
         {
-            "system": made.table,
+            "system": system_table,
             "potential": potential_table,
             **({"filter": filter_table} if made.periodic or filter_table["kind"] != "positions" else {}),
             "relaxer": relaxer_table,
@@ -163,7 +168,7 @@ def resolve_filter(table: Mapping, cell, pbc) -> tuple[dict, Filter]:
 
 def require_cutoff(potential: Potential, numbers, pbc, kind: str) -> None:
     """Raise `InputError` for a potential without cutoff in a periodic system, with the mend."""
-    if any(pbc) and potential.reach is None:
+    if any(pbc) and potential.traceable and potential.reach is None:  # calculators see to their own images
         bonds = potential.bond_lengths(np.asarray(numbers))
         far = 2.5 if bonds is None else float(f"{2.5 * np.mean(bonds):.2g}")
         raise InputError(f"{kind} has no cutoff, and a periodic sum needs one; add --set potential.cutoff={far:g}")
@@ -212,7 +217,7 @@ def _potentials_for(numbers: np.ndarray) -> str:
     fitting = []
     for kind in registry.COMPONENTS["potential"]:
         cls = registry.find("potential", kind)
-        if cls.check is Potential.check:
+        if cls.check is Potential.check or not cls.traceable:
             continue  # one that takes all species has parameters for none
         try:
             cls().check(numbers)
@@ -230,8 +235,11 @@ def _potentials_for(numbers: np.ndarray) -> str:
 
 def preset_defaults(system: System, potential: Potential, filter: Filter, seeds: list[Structure]) -> dict[str, dict]:
     """What the shipped searches (`thalweg.presets`) take for this system, by class name: lengths, energies, moves, starts."""
-    own = _seeds(seeds, system, filter) if seeds else {}
-    if any(system.pbc):
+    one_by_one = is_placed(system, potential)
+    own = seed_table(seeds, system, filter, one_by_one=one_by_one) if seeds else {}
+    if one_by_one:
+        search = presets.placed_search(system, potential, [ordered(s, system) for s in seeds])
+    elif any(system.pbc):
         search = presets.periodic_search(system, potential, seeds, filter.moves_cell)
     else:
         search = presets.cluster_search(system, potential, [np.asarray(s.positions) for s in seeds])
@@ -279,57 +287,6 @@ def _suited_annealing(
         full = {**{name: float(f"{getattr(suited, name):.4g}") for name in needed}, **full}
     full = schema.fill("relaxer", full, "[relaxer]", defaults)
     return full, {"max_steps": full["settle"] + full["n_steps"] + 1000, "walkers": 16}
-
-
-def _with_seeds(table: Mapping, system: System, filter: Filter) -> Mapping:
-    """The search table with `file` of starts from structures replaced by what is in it."""
-    starts = table.get("starts")
-    if not isinstance(starts, list):
-        return table
-    rows = []
-    for row in starts:
-        if isinstance(row, Mapping) and row.get("kind") in ("seeded", "given") and "file" in row:
-            found = _seeds(read_structures(str(row["file"])), system, filter, str(row["file"]))
-            row = {**{k: v for k, v in row.items() if k != "file"}, **found}
-        rows.append(row)
-    return {**table, "starts": rows}
-
-
-def _seeds(structures: list[Structure], system: System, filter: Filter, name: str = "the structure") -> dict:
-    """The table of starts from structures, their atoms in the order of the system's (by atomic number)."""
-    if any(system.pbc):
-        return _given(structures, system, filter.moves_cell, name)
-    return _seeded(structures, system, name)
-
-
-def _seeded(structures: list[Structure], system: System, name: str) -> dict:
-    """Free clusters: of any near size, about their centre."""
-    most = max(s.n_slots for s in structures)
-    if most > bucket(len(system.numbers)):
-        raise StructureError(f"{name} has {most} atoms, too many for a seed of {len(system.numbers)}")
-    padded = np.zeros((len(structures), most, 3))
-    for k, s in enumerate(structures):
-        order = np.argsort(np.asarray(s.numbers), kind="stable")
-        x = np.asarray(s.positions)[order]
-        padded[k, : len(x)] = x - x.mean(0)
-    return {"kind": "seeded", "positions": padded.tolist(), "counts": [s.n_slots for s in structures]}
-
-
-def _given(structures: list[Structure], system: System, moves_cell: bool, name: str) -> dict:
-    """Periodic systems: as they are, of the system's own composition and, unless cells move, in its cell."""
-    wanted = np.asarray(system.cell)
-    for k, s in enumerate(structures):
-        at = name if len(structures) == 1 else f"{name}, structure {k}"
-        if s.n_slots != len(system.numbers) or (np.sort(np.asarray(s.numbers)) != np.asarray(system.numbers)).any():
-            raise StructureError(f"{at} is {formula_of(s.numbers)}; seeds of a periodic system have its own composition")
-        off = np.abs(np.asarray(s.cell) - wanted).max() > 1e-3 * np.abs(wanted).max()
-        if any(s.pbc) and not moves_cell and off:
-            raise StructureError(
-                f"{at} has another cell than the system; give its cell to the system, or let cells move by --filter frechet"
-            )
-    starts = given_starts(structures, system)
-    cells = starts.cells if moves_cell else np.broadcast_to(wanted, starts.cells.shape)
-    return {"kind": "given", "positions": np.asarray(starts.positions).tolist(), "cells": np.asarray(cells).tolist()}
 
 
 def _plain_fields(cls: type) -> dict[str, schema.Field]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 import os
@@ -76,12 +77,16 @@ def value(text: str):
 
 
 def assign(tables: dict, assignments: Iterable[str], sections: Iterable[str]) -> None:
-    """Enter KEY=VALUE options (section.key=value) into tables."""
+    """Enter KEY=VALUE options (section.key=value) into tables; a key without a section is an argument of the calculator."""
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section, dot, key = path.strip().partition(".")
+        if equals and section and not dot and section not in sections and "calculator" in tables.get("potential", {}):
+            section, dot, key = "potential", ".", f"arguments.{section}"
         if not equals or not dot or not key or section not in sections:
-            raise InputError(f"--set {assignment}: write section.key=value with a section of {', '.join(sections)}")
+            close = difflib.get_close_matches(section, list(sections), n=1, cutoff=0.6)
+            mend = f'did you mean "{close[0]}"?' if close and section not in sections else f"sections are {', '.join(sections)}"
+            raise InputError(f"--set {assignment}: write section.key=value; {mend}")
         table = tables.setdefault(section, {})
         *parents, key = key.split(".")
         for parent in parents:

@@ -18,7 +18,8 @@ GPA = 160.2176634
 
 def tables_of(options: Namespace, toml_only: bool = False) -> dict:
     """The input that a command's arguments describe: a file or a formula, and options on top of it."""
-    tables = _source(options.what, toml_only)
+    tables = _source(_what(options), toml_only)
+    enter_calculator(tables, options)
     for section, option in (("potential", "potential"), ("relaxer", "relaxer"), ("search", "method")):
         kind = getattr(options, option)
         if kind is not None and tables.get(section, {}).get("kind") != kind:
@@ -38,6 +39,29 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
     if isinstance(stop, dict) and stop.get("target") == "known":
         stop["target"] = known_target(tables)
     return tables
+
+
+def _what(options: Namespace) -> str:
+    """The formula or file: the argument, or --formula."""
+    what, formula = options.what, getattr(options, "formula", None)
+    if what is not None and formula is not None:
+        raise InputError(f"{what} and --formula {formula} are given; give one")
+    if what is None and formula is None:
+        if options.command == "init":
+            return "LJ38"
+        raise InputError("nothing to search; give a formula such as LJ38, a structure file or a TOML input")
+    return what if formula is None else formula
+
+
+def enter_calculator(tables: dict, options: Namespace) -> None:
+    """Enter --calculator, which is short for a potential of that kind."""
+    name = getattr(options, "calculator", None)
+    if name is None:
+        return
+    if options.potential is not None:
+        raise InputError(f"--calculator {name} and --potential {options.potential} are given; give one")
+    if tables.get("potential", {}).get("calculator") != name:
+        tables["potential"] = {"kind": "calculator", "calculator": name}
 
 
 def enter_periodic(tables: dict, options: Namespace) -> None:

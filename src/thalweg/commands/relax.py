@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ prepare_jax()  # before the imports below bring JAX in
 import numpy as np  # noqa: E402
 
 from thalweg import schema  # noqa: E402
-from thalweg.commands.inputs import enter_periodic  # noqa: E402
+from thalweg.commands.inputs import enter_calculator, enter_periodic  # noqa: E402
 from thalweg.composition import formula_of, placed  # noqa: E402
 from thalweg.config import preset_defaults, require_cutoff, resolve_filter  # noqa: E402
 from thalweg.display import energy, plural, pressure_unit, table  # noqa: E402
 from thalweg.errors import InputError, StructureError  # noqa: E402
 from thalweg.io import read_structures, write_structure  # noqa: E402
+from thalweg.objective.base import Task  # noqa: E402
+from thalweg.objective.evaluate import Evaluate  # noqa: E402
+from thalweg.objective.workers import open_workers  # noqa: E402
 from thalweg.potentials.base import Potential  # noqa: E402
 from thalweg.relax.base import CONVERGED, STATUS_NAMES  # noqa: E402
 from thalweg.relax.driver import Relaxation, Relaxed  # noqa: E402
@@ -87,7 +91,7 @@ def ended(structures: list[Structure], energies: list[float], potential: Potenti
         if not any(pbc):
             continue
         batch = stack([structures[k] for k in members])
-        out = single_points(batch, potential)
+        out = single_points(batch, potential) if potential.traceable else potential.evaluate(batch)
         volumes = np.abs(np.linalg.det(np.asarray(batch.cell)))
         for row, k in enumerate(members):
             if out.virial is None:
@@ -102,6 +106,7 @@ def ended(structures: list[Structure], energies: list[float], potential: Potenti
 def component_tables(options: Namespace, sections: tuple[str, ...]) -> dict[str, dict]:
     """The tables of these sections, and of [system], that a command's options describe."""
     tables: dict[str, dict] = {section: {} for section in (*sections, "system")}
+    enter_calculator(tables, options)
     assign(tables, options.set, sections)
     for section in sections:
         kind = getattr(options, section, None)
@@ -115,7 +120,9 @@ def structures_and_potential(source: Path, tables: dict[str, dict]) -> tuple[lis
     """The structures in a file, placed in the cell that [system] says, and the potential, which knows them all."""
     structures = [placed(s, tables["system"], str(source)) for s in read_structures(source)]
     if "kind" not in tables["potential"]:
-        raise InputError("this needs a potential; add --potential gupta, or another of `thalweg list potentials`")
+        raise InputError(
+            "this needs a potential; add --potential gupta, or another of `thalweg list potentials`, or --calculator emt"
+        )
     potential = schema.build("potential", schema.fill("potential", tables["potential"], "[potential]"))
     for k, structure in enumerate(structures):
         potential.check(np.asarray(structure.numbers))
@@ -141,8 +148,21 @@ def _relaxed(structures: list[Structure], potential: Potential, tables: dict, fm
     _, filter = resolve_filter(tables["filter"], first.cell, first.pbc)
     defaults = preset_defaults(periodic(first.numbers, potential, first.cell, first.pbc), potential, filter, [])
     full = schema.fill("relaxer", {"kind": "lbfgs", **tables["relaxer"]}, "[relaxer]", defaults)
-    relaxer = schema.build("relaxer", full)
-    return relax_batch(stack(structures), Relaxation(potential, relaxer, fmax, max_steps, filter))
+    relaxation = Relaxation(potential, schema.build("relaxer", full), fmax, max_steps, filter)
+    if not potential.traceable:
+        return _evaluated(structures, relaxation)
+    return relax_batch(stack(structures), relaxation)
+
+
+def _evaluated(structures: list[Structure], relaxation: Relaxation) -> Relaxed:
+    """Structures relaxed one after the other by a calculator; what went wrong is said on standard error."""
+    workers = open_workers("serial", 1, Evaluate(relaxation))
+    done = [workers.submit(Task(k, s)).result() for k, s in enumerate(structures)]
+    for out in done:
+        if out.error is not None:
+            print(f"thalweg: structure {out.number}: {out.error}", file=sys.stderr)
+    columns = [[o.energy for o in done], [o.largest for o in done], [o.evaluations for o in done], [o.status for o in done]]
+    return Relaxed(stack([o.structure for o in done]), *(np.asarray(column) for column in columns))
 
 
 def positive(text: str | None, name: str, default: float) -> float:

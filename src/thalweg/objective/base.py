@@ -31,7 +31,8 @@ class Evaluated:
 
     `energy` is inf where `status` is FAILED, and `error` then says why in one line. The arrays hold every point at which the
     energy was evaluated successfully, in order: `positions` (k, atoms, 3), `cells` (k, 3, 3), `energies` (k,), `forces`
-    (k, atoms, 3). `evaluations` counts all that were begun, failed and repeated ones too. `structure` is the last point.
+    (k, atoms, 3). `evaluations` counts all that were begun, failed and repeated ones too. `structure` is the last point, and
+    `largest` the largest force of the filter there (NaN where it failed).
     """
 
     number: int
@@ -45,6 +46,7 @@ class Evaluated:
     cells: np.ndarray = field(default_factory=lambda: np.zeros((0, 3, 3)))
     energies: np.ndarray = field(default_factory=lambda: np.zeros(0))
     forces: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3)))
+    largest: float = float("nan")
 
 
 class WorkerLost(Exception):

@@ -80,6 +80,7 @@ class _Record:
     count: int = 0
     points: list[tuple] = field(default_factory=list)
     calculator: Any = None
+    largest: float = float("nan")
 
     def point(self, structure: Structure, virial: bool = False, again: bool = False) -> Evaluation:
         """Evaluate a structure and keep it; raises `_Failure` for whatever goes wrong.
@@ -125,7 +126,8 @@ class _Record:
         n, seconds = self.last.n_slots, time.perf_counter() - self.begun
         parts = list(zip(*self.points, strict=True)) or [np.zeros((0, n, 3)), np.zeros((0, 3, 3)), [], np.zeros((0, n, 3))]
         x, cells, energies, forces = (np.asarray(part, np.float64) for part in parts)
-        return Evaluated(number, self.last, energy, status, error, self.count, seconds, x, cells, energies, forces)
+        largest = float("nan") if error else self.largest
+        return Evaluated(number, self.last, energy, status, error, self.count, seconds, x, cells, energies, forces, largest)
 
 
 def _evaluated(objective: Evaluate, task: Task, record: _Record) -> tuple[float, int]:
@@ -161,6 +163,7 @@ def _driven(relaxation: Relaxation, structure: Structure, record: _Record) -> tu
         record.count, record.last = record.count + 1, out.structures
         raise _Failure(f"{_name(relaxation.potential)}: the energy is not finite after {steps} evaluations")
     record.point(out.structures)
+    record.largest = float(out.fmax)
     return float(out.energy), int(out.status)
 
 
@@ -169,11 +172,13 @@ def _stepwise(relaxation: Relaxation, structure: Structure, record: _Record) -> 
     if relaxation.max_steps <= 1 and not relaxation.filter.moves_cell:
         out = record.point(structure)
         largest = np.linalg.norm(_projected(relaxation.filter, structure, np.asarray(out.forces)), axis=-1).max(initial=0.0)
+        record.largest = float(largest)
         return float(out.energy), CONVERGED if largest < relaxation.fmax else STEP_LIMIT
     stepper = Stepper(relaxation, structure)
     for step in range(1, relaxation.max_steps + 1):
         out = record.point(stepper.structure, virial=relaxation.filter.moves_cell)
         energy, largest, settled = stepper.tell(out)
+        record.largest = largest
         if not np.isfinite(energy) or not np.isfinite(largest):
             raise _Failure(f"{_name(relaxation.potential)}: forces on the cell are not finite")
         if largest < relaxation.fmax and settled:
