@@ -8,22 +8,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg.errors import InputError, StructureError
+from thalweg.errors import InputError, StructureError, suggest
 from thalweg.formula import density_of, parse_formula
 from thalweg.io import read_structures
 from thalweg.space import completed
 from thalweg.structure import Structure
 
-KEYS = ("formula", "structure", "cell", "pbc", "density", "seeds")
+KEYS = (
+    "formula", "structure", "template", "add", "fix", "cell", "pbc", "density", "seeds", "region", "limits", "dimensions",
+)  # fmt: skip
 _CELL = "one number (a cube's edge), 3 (edges), 6 (edges and angles in degrees) or 9 (the cell vectors)"
 _PBC = 'the periodic axes, such as "xyz" or "xy", or "none"'
+#: Distances that generators keep, in mean bond lengths of a pair.
+LIMITS = (0.75, 1.25)
+#: Nearer than this many bond lengths two atoms of a template overlap: no bond is that short.
+OVERLAP = 0.6
 
 
 @dataclass(frozen=True)
 class Composition:
-    """What is searched, apart from its energy: `numbers` (atoms,) ascending, and known structures to start from.
+    """What is searched, apart from its energy: `numbers` (atoms,), and known structures to start from.
 
-    `named` is the potential that the formula's prefix names, `cell` (3, 3) is zero for free clusters.
+    Atoms of a `template` come first, in its order, the others ascending by number. `named` is the potential that the
+    formula's prefix names, `cell` (3, 3) is zero for free clusters, `region` what the input says about it.
     """
 
     name: str
@@ -32,6 +39,10 @@ class Composition:
     pbc: tuple[bool, bool, bool]
     named: str | None = None
     seeds: tuple[Structure, ...] = ()
+    template: Structure | None = None
+    region: Mapping | str | None = None
+    limits: tuple[float, float] | None = None
+    dimensions: int = 3
 
     @property
     def periodic(self) -> bool:
@@ -39,36 +50,200 @@ class Composition:
         return any(self.pbc)
 
     @property
+    def added(self) -> np.ndarray:
+        """Numbers of the atoms that are not of the template."""
+        return self.numbers if self.template is None else self.numbers[self.template.n_slots :]
+
+    @property
     def table(self) -> dict:
-        """The [system] that means the same without the file."""
+        """The [system] that means the same without the file; its region is `assemble.assembled`'s."""
         table: dict = {"formula": self.name}
+        if self.template is not None:
+            held = self.template
+            table = {
+                "template": {
+                    "numbers": np.asarray(held.numbers).tolist(),
+                    "positions": np.asarray(held.positions).tolist(),
+                    "fixed": np.asarray(held.fixed).tolist(),
+                },
+                "add": formula_of(self.added),
+            }
         if self.periodic:
             table["cell"] = short_cell(self.cell)
         if self.periodic or density_of(self.name):
             table["pbc"] = axes_of(self.pbc)
+        if self.limits is not None:
+            table["limits"] = list(self.limits)
+        if self.dimensions != 3:
+            table["dimensions"] = self.dimensions
         return table
 
 
 def composition(table: Mapping) -> Composition:
     """What a [system] table means; its keys are among `KEYS`."""
-    if ("formula" in table) == ("structure" in table):
+    given = [key for key in ("formula", "structure", "template") if key in table]
+    if len(given) != 1:
         missing = 'no formula; write formula = "LJ38" or structure = "file.xyz"'
-        raise InputError(f"[system] has {'both a formula and a structure; give one' if table else missing}")
-    key = "formula" if "formula" in table else "structure"
+        raise InputError(f"[system] has {f'both a {given[0]} and a {given[1]}; give one' if given else missing}")
+    key = given[0]
     value = table[key]
+    if "add" in table and key != "template":
+        raise InputError(f'add in [system] goes with a template, and there is a {key}; write template = "file.xyz"')
+    if "fix" in table and key == "formula":
+        raise InputError("fix in [system] is about atoms of a file, and there is a formula; leave it out")
+    confinement = {"region": table.get("region"), "limits": _limits(table.get("limits")), "dimensions": _dimensions(table)}
+    if key == "template":
+        return _on_template(value, table, confinement)
     if not isinstance(value, str):
         raise InputError(f'{key} in [system] is {value}; it must be a text, such as "LJ38"')
     if key == "formula":
         name, numbers, named = parse_formula(value)
         cell, pbc = boundaries(table, len(numbers), density_of(name))
-        return Composition(name, numbers, cell, pbc, named, _seeds(table))
-    structure = placed(read_structures(value)[-1], table, value)
-    if np.asarray(structure.fixed).any():
-        raise InputError(f"{value} has fixed atoms, and a search moves all atoms; `thalweg relax` keeps them where they are")
-    numbers = np.asarray(structure.numbers)
+        return Composition(name, numbers, cell, pbc, named, _seeds(table), **confinement)
+    structure = fixed_by(placed(_read(value), table, value), table.get("fix"), value)
     cell = np.asarray(structure.cell) if any(structure.pbc) else np.zeros((3, 3))
+    held = np.asarray(structure.fixed)
+    if held.all():
+        raise InputError(f"all atoms of {value} are fixed, and nothing is left to search; free some, or use it as a template")
     seeds = (structure, *_seeds(table))
-    return Composition(formula_of(numbers), np.sort(numbers), cell, structure.pbc, None, seeds)
+    numbers = np.asarray(structure.numbers)
+    template = None
+    if held.any():
+        template = Structure.create(np.asarray(structure.positions)[held], numbers[held], cell, held[held], structure.pbc)
+    numbers = np.concatenate([numbers[held], np.sort(numbers[~held])])
+    return Composition(formula_of(numbers), numbers, cell, structure.pbc, None, seeds, template, **confinement)
+
+
+def _on_template(value, table: Mapping, confinement: dict) -> Composition:
+    """A template, from a file or written out, and the atoms of `add`."""
+    if isinstance(value, Mapping):
+        name, structure = "the template", placed(_written(value), table, "the template")
+    elif isinstance(value, str):
+        name, structure = value, placed(_read(value), table, value)
+    else:
+        raise InputError(f'template in [system] is {value}; it must be the name of a file, such as "slab.xyz"')
+    structure = fixed_by(structure, table.get("fix"), name)
+    add = table.get("add")
+    if add is None and not np.asarray(structure.fixed).any():
+        raise InputError(
+            f'{name} has no fixed atoms and nothing is added to it; write add = "Pt4", or structure instead of template to '
+            "search all its atoms"
+        )
+    if add is None or (isinstance(add, str) and not add.strip()):
+        raise InputError(
+            f'add in [system] is {"missing" if add is None else "empty"}; it names the atoms to place, such as add = "Pt4"'
+        )
+    if not isinstance(add, str):
+        raise InputError(f'add in [system] is {add}; it must be a formula, such as "Pt4"')
+    _, added, named = parse_formula(add)
+    numbers = np.concatenate([np.asarray(structure.numbers, np.int32), added])
+    cell = np.asarray(structure.cell) if any(structure.pbc) else np.zeros((3, 3))
+    name = formula_of(numbers)
+    return Composition(name, numbers, cell, structure.pbc, named, _seeds(table), structure, **confinement)
+
+
+def _read(path: str) -> Structure:
+    """The last structure of a file; elements that do not exist are named."""
+    try:
+        return read_structures(path)[-1]
+    except InputError as error:
+        symbol = error.__cause__.args[0] if isinstance(error.__cause__, KeyError) and error.__cause__.args else None
+        if isinstance(symbol, str) and re.fullmatch("[A-Z][a-z]?", symbol):
+            raise InputError(f'there is no element "{symbol}" (in {path}); correct the file') from None
+        raise
+
+
+def _written(table: Mapping) -> Structure:
+    """A template that is written out: numbers (atoms,), positions (atoms, 3), fixed (atoms,)."""
+    for key in table:
+        if key not in ("numbers", "positions", "fixed"):
+            raise InputError(f"unknown key {key} in template of [system].{suggest(key, ('numbers', 'positions', 'fixed'))}")
+    try:
+        numbers, x = np.asarray(table["numbers"], np.int32), np.asarray(table["positions"], np.float64)
+        fixed = np.asarray(table.get("fixed", np.zeros(len(numbers), bool)), bool)
+        if not len(numbers) or x.shape != (len(numbers), 3) or fixed.shape != numbers.shape:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise InputError("the template in [system] needs numbers, positions (three each) and fixed, all equally long") from None
+    from ase.data import chemical_symbols
+
+    for number in numbers:
+        if not 0 <= number < len(chemical_symbols):
+            raise InputError(f"there is no element with number {number} (in the template); correct it")
+    return Structure.create(x, numbers, fixed=fixed)
+
+
+def fixed_by(structure: Structure, rule, name: str) -> Structure:
+    """The structure with those atoms fixed that `fix` says: "file" (its own), "all", "none", below a height, or a list."""
+    n = structure.n_slots
+    if rule is None or rule == "file":
+        return structure
+    if rule in ("all", "none") and isinstance(rule, str):
+        fixed = np.full(n, rule == "all")
+    elif isinstance(rule, int | float) and not isinstance(rule, bool):
+        fixed = np.asarray(structure.positions)[:, 2] < rule
+        if not fixed.any():
+            lowest = float(np.asarray(structure.positions)[:, 2].min())
+            raise InputError(f"fix in [system] is {rule:g}, and no atom of {name} is lower: its lowest is at z = {lowest:.4g}")
+    elif isinstance(rule, list | tuple) and rule and all(isinstance(k, int) and not isinstance(k, bool) for k in rule):
+        wrong = [k for k in rule if not 0 <= k < n]
+        if wrong:
+            raise InputError(f"fix in [system] names atom {wrong[0]}, and {name} has atoms 0 to {n - 1}")
+        fixed = np.isin(np.arange(n), rule)
+    else:
+        raise InputError(
+            f'fix in [system] is {rule}; it is "file", "all", "none", a height below which atoms are fixed, or a list of atoms'
+        )
+    return Structure.create(structure.positions, structure.numbers, structure.cell, fixed, structure.pbc)
+
+
+def refuse_overlap(template: Structure, bonds, name: str = "the template") -> None:
+    """Raise `StructureError` where two atoms of a template are nearer than `OVERLAP` of their mean bond length."""
+    from ase.geometry import get_distances
+
+    x, bonds = np.asarray(template.positions), np.asarray(bonds)[: template.n_slots]
+    periodic = any(template.pbc)
+    cell = completed(np.asarray(template.cell), template.pbc) if periodic else None
+    _, d = get_distances(x, cell=cell, pbc=template.pbc if periodic else None)
+    ratio = np.where(np.eye(len(x), dtype=bool), np.inf, d / ((bonds[:, None] + bonds) / 2))
+    if len(x) > 1 and ratio.min() < OVERLAP:
+        i, j = sorted(np.unravel_index(ratio.argmin(), ratio.shape))
+        raise StructureError(
+            f"{name} overlaps itself: atoms {i} and {j} are {d[i, j]:.3g} apart, {ratio[i, j]:.2g} of a bond length; move or "
+            "remove one of them"
+        )
+
+
+def _limits(value) -> tuple[float, float] | None:
+    """Limits of distances: two numbers around 1."""
+    if value is None:
+        return None
+    numbers = isinstance(value, list | tuple) and len(value) == 2
+    if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in value):
+        raise InputError(f"limits in [system] are {value}; give two numbers, such as [0.75, 1.25]")
+    low, high = float(value[0]), float(value[1])
+    if low > high:
+        raise InputError(f"limits in [system] are reversed: {low:g} is above {high:g}; write [{high:g}, {low:g}]")
+    if not 0 < low < 1 < high:
+        raise InputError(
+            f"limits in [system] are {low:g} and {high:g}; they are shares of a bond length and enclose 1, such as [0.75, 1.25]"
+        )
+    return low, high
+
+
+def _dimensions(table: Mapping) -> int:
+    value = table.get("dimensions", 3)
+    if isinstance(value, bool) or value not in (2, 3):
+        raise InputError(f"dimensions in [system] is {value}; it is 3, or 2 for flat structures")
+    kind = table.get("region")
+    kind = kind.get("kind") if isinstance(kind, Mapping) else kind
+    if kind == "plane":
+        if table.get("dimensions", 2) == 3:
+            raise InputError("dimensions in [system] is 3 and the region is a plane; leave one of them out")
+        return 2
+    if value == 2 and kind is not None:
+        raise InputError(f'dimensions in [system] is 2, and the region is a {kind}; write region = "plane", or leave it out')
+    return int(value)
 
 
 def _seeds(table: Mapping) -> tuple[Structure, ...]:

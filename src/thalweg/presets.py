@@ -11,6 +11,7 @@ from thalweg.generators.cells import LatticeFragment, RandomCell
 from thalweg.generators.crystals import SymmetricCell, VariableCell
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
 from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist, Slip
+from thalweg.generators.placed import Permute, RandomPlaced, Rattle
 from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
 from thalweg.generators.seeded import Seeded, given, seeds_from
@@ -115,6 +116,32 @@ def periodic_search(
         energy_scale=1.0 if scale is None else scale,
         temperature=0.5,
     )
+
+
+def placed_search(system: System, potential: Potential, structures: list[Structure] | None = None) -> BasinHopping:
+    """Basin hopping of atoms that are placed one by one: on a template, in a region, or for an expensive potential.
+
+    `structures` (single ones, in the system's order) are half of the starts.
+    """
+    scale = potential.energy_scale(np.asarray(system.numbers))
+    free = system.template is None and system.region is None and not any(system.pbc)
+    numbers = np.asarray(system.numbers)[np.asarray(system.searched)]
+    starts: tuple[Generator, ...] = (RandomPlaced(), SymmetricRandom()) if free else (RandomPlaced(),)
+    weights = [0.5, 0.5] if free else [1.0]
+    if structures:
+        starts, weights = (*starts, given(structures, system)), [w / 2 for w in weights] + [0.5]
+    moves: tuple[Generator, ...] = (Rattle(),)
+    if len(numbers) > 1 and (system.region is None or system.region.dimensions == 3):
+        moves = (*moves, Relocate())  # its sites touch three atoms: in a plane there are none
+    if len(np.unique(numbers)) > 1:
+        moves = (*moves, Permute())
+    return BasinHopping(
+        moves, starts, start_weights=weights, temperature=0.5, energy_scale=1.0 if scale is None else scale, patience=20
+    )
+
+
+#: What suits walks on a template, whose atoms make every step dear.
+TEMPLATE_SETTINGS = {"walkers": 16}
 
 
 def periodic_relaxation(potential: Potential, system: System) -> Relaxation:

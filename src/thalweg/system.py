@@ -41,6 +41,11 @@ class System(eqx.Module):
         return self.numbers >= 0
 
     @property
+    def searched(self):
+        """True for the atoms that generators place and move (atoms,): all but those of a template and padding."""
+        return self.mask if self.template is None else self.mask & ~self.template
+
+    @property
     def n_atoms(self):
         """Number of atoms, padding not counted; traced inside a compiled function."""
         return self.mask.sum()
@@ -66,8 +71,11 @@ class System(eqx.Module):
         )
 
     def structure(self, positions) -> Structure:
-        """A `Structure` of this system from positions (*batch, atoms, 3) in the first slots."""
+        """A `Structure` of this system from positions (*batch, atoms, 3) in the first slots; fixed atoms of a template are
+        where it has them, to the last digit."""
         positions = np.asarray(positions, np.float64)[..., : len(self.numbers), :]
+        if self.positions is not None:
+            positions = np.where(np.asarray(self.fixed)[:, None], np.asarray(self.positions), positions)
         return Structure.create(positions, self.numbers, self.cell, self.fixed, self.pbc)
 
 
@@ -82,17 +90,51 @@ def periodic(numbers, potential: Potential, cell, pbc=(True, True, True)) -> Sys
     Missing vectors of axes without periodicity are completed. Raises `InputError` where the potential does not know a
     species or cannot be summed in this cell, `StructureError` for cells without volume.
     """
-    numbers = np.sort(np.asarray(numbers, np.int32), kind="stable")
+    return confined(None, numbers, potential, cell, pbc)
+
+
+def confined(
+    template: Structure | None,
+    added,
+    potential: Potential,
+    cell,
+    pbc=(False, False, False),
+    region: Region | None = None,
+    limits: tuple[float, float] = (0.75, 1.25),
+) -> System:
+    """System of a `template`, whose atoms keep their order, and atoms with the numbers `added`, sorted, in a `region`.
+
+    Raises as `periodic` does. Bond lengths are the potential's, or twice the covalent radii (Cordero et al., Dalton Trans.
+    2832 (2008), doi:10.1039/b801115j, as ASE has them).
+    """
+    added = np.sort(np.asarray(added, np.int32), kind="stable")
+    held = np.zeros(0, np.int32) if template is None else np.asarray(template.numbers, np.int32)
+    numbers = np.concatenate([held, added])
     if len(numbers) == 0:
         raise InputError("a system needs at least one atom; zero were asked for")
     potential.check(numbers)
     cell = np.asarray(cell, np.float64)
     if any(pbc):
         cell = completed(cell, pbc)
-        potential.space(cell, pbc)  # raises here, before anything is computed
+        if potential.traceable:
+            potential.space(cell, pbc)  # raises here, before anything is computed
+    fixed = np.zeros(len(numbers), bool)
+    positions = belongs = None
+    if template is not None:
+        n = len(held)
+        fixed[:n] = np.asarray(template.fixed)
+        belongs = np.arange(len(numbers)) < n
+        positions = np.pad(np.asarray(template.positions, np.float64), ((0, len(added)), (0, 0)))
+    return System(
+        numbers, bonds_of(numbers, potential), fixed, cell, tuple(bool(p) for p in pbc), positions, belongs, region, limits
+    )  # type: ignore[arg-type]
+
+
+def bonds_of(numbers, potential: Potential) -> np.ndarray:
+    """Bond lengths (atoms,) of each atom's own species: the potential's, or twice the covalent radii."""
     bonds = potential.bond_lengths(numbers)
     if bonds is None:
         from ase.data import covalent_radii
 
         bonds = 2 * np.where(numbers > 0, covalent_radii[numbers], 0.5)
-    return System(numbers, np.asarray(bonds, np.float64), np.zeros(len(numbers), bool), cell, tuple(bool(p) for p in pbc))  # type: ignore[arg-type]
+    return np.asarray(bonds, np.float64)

@@ -16,6 +16,7 @@ _PLURALS = {
     "relaxers": "relaxer",
     "filters": "filter",
     "generators": "generator",
+    "regions": "region",
     "searches": "search",
 }
 

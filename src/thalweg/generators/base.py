@@ -6,8 +6,11 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from thalweg.errors import InputError
+from thalweg.geometry import nearest_image, traced_space
+from thalweg.space import Space
 from thalweg.structure import Structure
 from thalweg.system import System
 
@@ -33,6 +36,46 @@ class Generator(eqx.Module):
 def moved(parent: Structure, positions) -> Structure:
     """The parent with new positions."""
     return Structure(positions, parent.numbers, parent.cell, parent.fixed, parent.pbc)
+
+
+def held(new: Structure, parent: Structure, system: System, start: bool) -> Structure:
+    """What a generator made of `parent`, put right where the system has a template or a region (single structures).
+
+    Fixed atoms stay where the parent has them. Atoms of a template do so too, or in a `start` are where the system has
+    them: only relaxations move them. Other atoms that were moved are brought into the region. A system without template
+    and region is left as it is but for fixed atoms.
+    """
+    x = new.positions.astype(parent.positions.dtype)
+    home = parent.positions
+    if system.region is not None:
+        astray = system.searched & ((x != parent.positions).any(-1) | start)
+        x = jnp.where(astray[:, None], confine(x, system, traced_space(new.cell, system.pbc)), x)
+    if system.template is not None:
+        template = jnp.asarray(system.template)[:, None]
+        home = jnp.where(template, jnp.asarray(system.positions, x.dtype), home)
+        x = jnp.where(template, home if start else parent.positions, x)
+    x = jnp.where(parent.fixed[:, None], home, x)
+    return Structure(x, parent.numbers, new.cell, parent.fixed, parent.pbc)
+
+
+def confine(points, system: System, space: Space | None):
+    """The nearest points (n, 3) inside the system's region; in a periodic cell of the image nearest to its centre."""
+    region = system.region
+    return points if region is None else region.project(beside(points, system, space))
+
+
+def inside(points, system: System, space: Space | None):
+    """True (n,) for points (n, 3) inside the system's region, everywhere where it has none."""
+    region = system.region
+    return jnp.ones(points.shape[:-1], bool) if region is None else region.contains(beside(points, system, space))
+
+
+def beside(points, system: System, space: Space | None):
+    """The images of points (n, 3) that are nearest to the centre of the region."""
+    if space is None or system.region is None:
+        return points
+    centre = jnp.asarray(system.region.centre, points.dtype)
+    return centre + nearest_image(points - centre, space)
 
 
 def require_cell(system: System, name: str) -> System:

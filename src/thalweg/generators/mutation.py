@@ -70,8 +70,8 @@ class Relocate(Generator):
     """The most weakly bound atoms go to the best surface sites found by landing rays, one after the other.
 
     Weak and best are judged by contacts (`geometry.contact_energies`), not by the potential. `greed` is how sharply the
-    better atom or site is preferred, per contact. In a periodic cell, which has no outside, sites are the points that
-    touch three atoms (`sites.pockets`), `rays` triples of them.
+    better atom or site is preferred, per contact. In a periodic cell, which has no outside, on a template
+    and in a region, sites are the points that touch three atoms (`sites.pockets`), `rays` triples of them.
     """
 
     n_parents: ClassVar[int] = 1
@@ -83,7 +83,7 @@ class Relocate(Generator):
     def __call__(self, key, parents: Structure, system: System) -> Structure:
         k_count, key = jr.split(key)
         n_moves = jr.randint(k_count, (), 1, self.most + 1)
-        if any(system.pbc):
+        if any(system.pbc) or system.template is not None or system.region is not None:
             return moved(parents[0], self._in_cell(key, parents[0], system, n_moves))
         x0 = centred(parents.positions[0], system.mask)
 
@@ -142,8 +142,8 @@ class Swap(Generator):
 
         def one(i, x):
             k1, k2 = jr.split(jr.fold_in(key, i))
-            a = jnp.argmax(jnp.where(system.mask, jr.uniform(k1, system.mask.shape), -1))
-            other = system.mask & (system.numbers != system.numbers[a])
+            a = jnp.argmax(jnp.where(system.searched, jr.uniform(k1, system.mask.shape), -1))
+            other = system.searched & (system.numbers != system.numbers[a])
             b = jnp.argmax(jnp.where(other, jr.uniform(k2, system.mask.shape), -1))
             b = jnp.where(other.any(), b, a)
             return x.at[a].set(x[b]).at[b].set(x[a])

@@ -23,7 +23,7 @@ def around_an_atom(key, parent: Structure, system: System, offset: float = 0.0):
     """Displacements (atoms, 3) from a point within `offset` bonds of a random atom, to the nearest image, and lengths."""
     x = parent.positions
     k_atom, k_off = jr.split(key)
-    atom = jnp.argmax(jnp.where(system.mask, jr.uniform(k_atom, system.mask.shape), -1))
+    atom = jnp.argmax(jnp.where(system.searched, jr.uniform(k_atom, system.mask.shape), -1))
     point = x[atom] + in_ball(k_off, (), x.dtype) * (offset * system.bond).astype(x.dtype)
     d = nearest_image(x - point, traced_space(parent.cell, system.pbc))
     return d, jnp.sqrt((d * d).sum(-1))
@@ -168,7 +168,7 @@ class NearSwap(Generator):
         def one(i, x):
             k_first, k_second = jr.split(jr.fold_in(key, i))
             a = weakest(k_first, x, system, self.greed, space)
-            other = system.mask & (system.numbers != system.numbers[a])
+            other = system.searched & (system.numbers != system.numbers[a])
             near = distances_from(x[a], x, space) < (self.radius * system.bond) ** 2
             u = jr.uniform(k_second, system.mask.shape, x.dtype)
             b = jnp.argmax(jnp.where(other, u + near, -1))

@@ -94,6 +94,8 @@ def given(structures: list[Structure], system: System) -> Given:
     positions, cells = [], []
     for k, structure in enumerate(structures):
         order = np.argsort(np.asarray(structure.numbers), kind="stable")
+        if np.array_equal(structure.numbers, wanted):  # with a template the order is not by species
+            order = np.arange(len(wanted))
         if not np.array_equal(np.asarray(structure.numbers)[order], wanted):
             raise InputError(f"structure {k} to start from has another composition than the system")
         positions.append(np.asarray(structure.positions)[order])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
 
+from thalweg.generators.base import inside
 from thalweg.geometry import (
     contact_energies,
     distances_from,
@@ -29,7 +30,7 @@ def weakest(key, x, system: System, greed: float, space: Space | None = None):
     """Index of an atom drawn with a preference for few contacts (softmax of `greed` x contact energy)."""
     bonds = jnp.asarray(system.bond_lengths, x.dtype)
     energy = contact_energies(x, x, bonds, bonds, system.mask, space=space)
-    return jnp.argmax(jnp.where(system.mask, greed * energy + gumbel(key, energy), -jnp.inf))
+    return jnp.argmax(jnp.where(system.searched, greed * energy + gumbel(key, energy), -jnp.inf))
 
 
 def fill_up(key, x, count, system: System, rays: int):
@@ -86,5 +87,7 @@ def settle(key, x, atom, placed, system: System, rays: int, greed: float, space:
     others = placed & (jnp.arange(len(placed)) != atom)
     points, score = pockets(k_sites, x, bonds[atom], bonds, others, rays, space)
     own = distances_from(x[atom], points, space) < (0.5 * bonds[atom]) ** 2
+    if system.region is not None:
+        score = jnp.where(inside(points, system, space), score, 1e4)
     best = jnp.argmin(jnp.where(own, 1e3, score) - gumbel(k_choice, score) / greed)
     return x.at[atom].set(jnp.where(score[best] < 1e3, points[best], x[atom]))

@@ -12,7 +12,7 @@ import jax.random as jr
 from jax import lax
 
 from thalweg.errors import InputError
-from thalweg.generators.base import Generator
+from thalweg.generators.base import Generator, held
 from thalweg.structure import Structure
 from thalweg.system import System
 from thalweg.typing import Array, PyTree
@@ -108,6 +108,12 @@ class ModelSearch(Search):
         """One proposal for every walker in `state`; `pending` are structures that others evaluate at present."""
 
 
+def blank(system: System, n: int, dtype):
+    """Positions (n, atoms, 3) before anything was proposed: the template's where there is one, else zeros."""
+    positions = jnp.zeros((len(system.numbers), 3)) if system.positions is None else system.positions
+    return jnp.broadcast_to(jnp.asarray(positions, dtype), (n, len(system.numbers), 3))
+
+
 def structures_of(system: System, positions, cells=None) -> Structure:
     """A traced batch of the system's structures from positions (batch, atoms, 3) and cells, the system's unless given."""
     n = positions.shape[0]
@@ -124,7 +130,8 @@ def walker_keys(key, index, count):
 def generate(
     generators: tuple[Generator, ...], origin, keys, parents: Structure, system: System, partners: Structure | None = None
 ) -> Structure:
-    """The structures proposed by generator `origin[k]` from parent k; fixed atoms stay where the parent has them.
+    """The structures proposed by generator `origin[k]` from parent k; template, region and fixed atoms are
+    respected (`generators.base.held`).
 
     Generators with two parents take `partners` as the second; only searches with a population have them. One walker after
     the other, so that only the generator it drew runs; mapped over, all of them would.
@@ -140,7 +147,8 @@ def generate(
         def call(key, parent, partner):
             both = [parent, partner] if generator.n_parents > 1 else [parent]
             new = generator(key, jax.tree.map(lambda *a: jnp.stack(a), *both), system)
-            return new.positions.astype(parent.positions.dtype), jnp.asarray(new.cell, parent.cell.dtype)
+            kept = held(new, parent, system, start=generator.n_parents == 0)
+            return kept.positions, jnp.asarray(kept.cell, parent.cell.dtype)
 
         return call
 
@@ -148,5 +156,4 @@ def generate(
     seconds = parents if partners is None else partners
     rows = (origin, keys, parents, seconds)
     positions, cells = lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), rows)
-    positions = jnp.where(parents.fixed[..., None], parents.positions, positions)
     return Structure(positions, parents.numbers, cells, parents.fixed, parents.pbc)

@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg.generators.base import Generator
 from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
 from thalweg.system import System
 from thalweg.typing import Array
 
@@ -73,7 +73,7 @@ class BasinHopping(Search):
         zero = jnp.zeros(n_walkers, jnp.int32)
         inf = jnp.full(n_walkers, jnp.inf, dtype)
         walkers = Walker(
-            jnp.zeros((n_walkers, len(system.numbers), 3), dtype),
+            blank(system, n_walkers, dtype),
             inf,
             inf,
             zero,

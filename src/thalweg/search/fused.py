@@ -110,7 +110,8 @@ def visit(constant: Constant, state: DeviceState, limits: Limits, n_blocks: int)
         )
         positions, cells = jax.tree.map(lambda a: a[..., index], unpacked(lanes, relaxation, numbers))
         if space is not None:
-            positions = (space if cells is None else eqx.tree_at(lambda s: s.cell, space, cells)).wrap(positions)
+            wrapped = (space if cells is None else eqx.tree_at(lambda s: s.cell, space, cells)).wrap(positions)
+            positions = jnp.where(free > 0, wrapped, positions)  # fixed atoms stay where they are, to the last digit
         positions, cells = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), (positions, cells))
         walkers = take(state.search.walkers)
         sub = State(walkers, state.search.shared)

@@ -12,7 +12,7 @@ import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -88,7 +88,7 @@ class ParallelTempering(Search):
                 f"{n_walkers} walkers do not make whole ladders of {self.rungs} rungs; change walkers or search.rungs"
             )
         zero = jnp.zeros(n_walkers, jnp.int32)
-        x = jnp.zeros((n_walkers, len(system.numbers), 3), dtype)
+        x = blank(system, n_walkers, dtype)
         index = jnp.arange(n_walkers, dtype=jnp.int32)
         return State(Replica(x, x, jnp.full(n_walkers, jnp.inf, dtype), index % self.rungs, zero, zero, index), None)
 

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 
 from thalweg.generators.base import Generator
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -44,7 +44,7 @@ class RandomSearch(Search):
         keys = walker_keys(key, walkers.index, walkers.run)
         k_choice, k_start = jax.vmap(lambda k: tuple(jr.split(k)))(keys)
         origin = draw(jax.vmap(lambda k: jr.uniform(k, ()))(k_choice), self.start_weights / self.start_weights.sum())
-        empty = structures_of(system, jnp.zeros((len(walkers.index), len(system.numbers), 3), self.start_weights.dtype))
+        empty = structures_of(system, blank(system, len(walkers.index), self.start_weights.dtype))
         return Proposals(generate(self.starts, origin, k_start, empty, system), origin)
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:

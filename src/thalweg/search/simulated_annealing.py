@@ -12,7 +12,7 @@ import numpy as np
 
 from thalweg.generators.base import Generator
 from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -57,7 +57,7 @@ class SimulatedAnnealing(Search):
 
     def init(self, system: System, n_walkers: int, dtype) -> State:
         zero = jnp.zeros(n_walkers, jnp.int32)
-        x = jnp.zeros((n_walkers, len(system.numbers), 3), dtype)
+        x = blank(system, n_walkers, dtype)
         cell = jnp.broadcast_to(jnp.asarray(system.cell, dtype), (n_walkers, 3, 3))
         inf = jnp.full(n_walkers, jnp.inf, dtype)
         return State(Annealed(x, cell, inf, zero, zero, zero, jnp.arange(n_walkers, dtype=jnp.int32)), None)
