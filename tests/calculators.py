@@ -1,11 +1,12 @@
 """Calculators that misbehave, for tests; named in inputs as `tests/calculators.py:Name`."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.calculators.emt import EMT
 
 PATH = Path(__file__).resolve()
@@ -100,3 +101,23 @@ class Environment(_Springs):
 def emt():
     """A factory that is a function."""
     return EMT()
+
+
+_SPOILT: list = []
+
+
+def spoilt():
+    """The first time a tblite calculator after an SCF that failed, then new ones."""
+    import ase.build
+    from tblite.ase import TBLite
+
+    calculator = TBLite(method="GFN1-xTB", max_iterations=60, verbosity=0)
+    if not _SPOILT:
+        _SPOILT.append(calculator)
+        atoms = ase.build.molecule("C6H6")
+        atoms.calc = calculator
+        atoms.get_potential_energy()
+        atoms.positions = np.random.default_rng(0).uniform(0, 8, (12, 3))
+        with contextlib.suppress(CalculationFailed):
+            atoms.get_potential_energy()
+    return calculator

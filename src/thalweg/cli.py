@@ -154,7 +154,7 @@ def _system(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--calculator",
         metavar="NAME",
-        help="any ASE calculator instead of a potential: emt, tblite, ..., or package.module:Class; arguments by --set key=value",
+        help="any ASE calculator instead of a potential: emt, tblite, ..., package.module:Class; arguments by --set key=value",
     )
     p.add_argument("--relaxer", metavar="NAME", help="a name of `thalweg list relaxers` (default: lbfgs)")
 
