@@ -197,13 +197,12 @@ def random_velocities(key, x, energy, system: System):
     still = v - (mass * v).sum(0) / total
     if not any(system.pbc):
         arm = centred(x, free) + (centred(x, free) * -mass).sum(0) / total
-        inertia = ((arm * arm).sum(-1)[:, None, None] * jnp.eye(3, dtype=x.dtype) - arm[:, :, None] * arm[:, None]) * mass[
-            ..., None
-        ]
-        inertia = inertia.sum(0)
+        weighted = (mass * arm).T @ arm
+        inertia = jnp.trace(weighted) * jnp.eye(3, dtype=x.dtype) - weighted
         # A diatomic molecule has no inertia about its axis.
         inertia = inertia + 1e-6 * (jnp.trace(inertia) + 1e-6) * jnp.eye(3, dtype=x.dtype)
-        turning = jnp.linalg.solve(inertia, (mass * jnp.cross(arm, still)).sum(0))
+        rows = jnp.stack([jnp.cross(inertia[k - 2], inertia[k - 1]) for k in range(3)])  # its inverse, times its volume
+        turning = rows @ (mass * jnp.cross(arm, still)).sum(0) / (inertia[0] @ rows[0])
         still = still - jnp.cross(jnp.broadcast_to(turning, arm.shape), arm)
     v = jnp.where(free[:, None], jnp.where(pinned, v, still), 0)
     now = (mass * v * v).sum() / 2

@@ -12,7 +12,7 @@ from jax import lax
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator
 from thalweg.generators.crossover import exchanged, narrowest
-from thalweg.geometry import centred, nearest_image, random_rotation, squared_distances, traced_space
+from thalweg.geometry import centred, nearest_image, random_rotation, squared_distances, traced_space, unit
 from thalweg.relax.base import FAILED
 from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
 from thalweg.search.basin_hopping import draw
@@ -250,10 +250,23 @@ def difference(key, x, cell, goal, goal_cell, system: System):
 
 
 def turned(key, x, goal, kin):
-    """`goal` (atoms, 3) at a random orientation, then turned by least squares onto the atoms of `x` paired with it."""
-    start = goal @ random_rotation(key, x.dtype)
+    """`goal` (atoms, 3) at a random orientation, then turned twice onto the atoms of `x` paired with it."""
+    return lax.fori_loop(0, 2, lambda _, laid: superposed(laid, x, kin), goal @ random_rotation(key, x.dtype))
+
+
+def superposed(start, x, kin):
+    """`start` (atoms, 3) turned about the origin by least squares onto the atoms of `x` paired with it.
+
+    The quaternion of the rotation is the eigenvector of the largest eigenvalue of a matrix of four rows (Horn, J. Opt.
+    Soc. Am. A 4, 629 (1987), doi:10.1364/JOSAA.4.000629), here by power iteration: near enough, and quick to compile.
+    """
     partner, _ = paired(x, start, kin, None)
-    weight = kin.any(1).astype(x.dtype)[:, None]
-    u, _, vt = jnp.linalg.svd((start[partner] * weight).T @ x)
-    sign = jnp.sign(jnp.linalg.det(u) * jnp.linalg.det(vt))
-    return start @ (u * jnp.asarray([1, 1, sign], x.dtype)) @ vt
+    s = (start[partner] * kin.any(1)[:, None]).T @ x
+    lower = jnp.stack([s[1, 2] - s[2, 1], s[2, 0] - s[0, 2], s[0, 1] - s[1, 0]])
+    block = s + s.T - jnp.trace(s) * jnp.eye(3, dtype=x.dtype)
+    matrix = jnp.block([[jnp.trace(s)[None, None], lower[None]], [lower[:, None], block]])
+    matrix = matrix + jnp.sqrt((matrix * matrix).sum()) * jnp.eye(4, dtype=x.dtype)  # no eigenvalue is negative
+    q = lax.fori_loop(0, 60, lambda _, q: unit(matrix @ q), jnp.asarray([1, 0.01, 0.02, 0.03], x.dtype))
+    w, v = q[0], q[1:]
+    across = jnp.cross(jnp.broadcast_to(v, start.shape), start)
+    return start + 2 * (w * across + jnp.cross(jnp.broadcast_to(v, start.shape), across))
