@@ -33,7 +33,7 @@ EVALUATIONS = """
 CREATE TABLE evaluations (
     number INTEGER PRIMARY KEY, walker INTEGER NOT NULL, run INTEGER NOT NULL, origin TEXT NOT NULL, lowest REAL NOT NULL,
     positions BLOB NOT NULL, cell BLOB NOT NULL, velocities BLOB, status INTEGER, energy REAL, error TEXT,
-    evaluations INTEGER, seconds REAL, points BLOB, batch INTEGER);
+    evaluations INTEGER, seconds REAL, points BLOB, batch INTEGER, elapsed REAL);
 """
 TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

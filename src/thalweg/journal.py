@@ -14,7 +14,7 @@ import numpy as np
 
 _COLUMNS = (
     "number", "walker", "run", "origin", "lowest", "positions", "cell", "velocities",
-    "status", "energy", "error", "evaluations", "seconds", "points", "batch",
+    "status", "energy", "error", "evaluations", "seconds", "points", "batch", "elapsed",
 )  # fmt: skip
 QUERY = f"SELECT {', '.join(_COLUMNS)} FROM evaluations ORDER BY number"
 
@@ -43,6 +43,7 @@ class Entry:
     seconds: float = 0.0
     points: np.ndarray | None = None
     batch: int | None = None
+    elapsed: float = 0.0  # of the run when it was told (s)
 
     @property
     def point_positions(self) -> np.ndarray:
@@ -88,13 +89,14 @@ def _to_row(e: Entry) -> tuple:
     return (
         int(e.number), int(e.walker), int(e.run), str(e.origin), float(e.lowest), data(e.positions), data(e.cell),
         data(e.velocities), e.status, None if e.energy is None else float(e.energy), e.error, int(e.evaluations),
-        float(e.seconds), data(e.points), e.batch,
+        float(e.seconds), data(e.points), e.batch, float(e.elapsed),
     )  # fmt: skip
 
 
 def from_row(row: tuple) -> Entry:
     """The entry of a row of `QUERY`."""
-    number, walker, run, origin, lowest, positions, cell, velocities, status, energy, error, count, seconds, points, batch = row
+    number, walker, run, origin, lowest, positions, cell, velocities, status, energy, error, count, *rest = row
+    seconds, points, batch, elapsed = rest
     array = lambda data, *shape: None if data is None else np.frombuffer(data, "<f8").reshape(*shape).copy()
     x = array(positions, -1, 3)
     assert x is not None
@@ -102,5 +104,5 @@ def from_row(row: tuple) -> Entry:
     assert box is not None
     return Entry(
         number, walker, run, origin, float("inf") if lowest is None else lowest, x, box, speeds, status, energy, error,
-        count or 0, seconds or 0.0, held, batch,
+        count or 0, seconds or 0.0, held, batch, elapsed or 0.0,
     )  # fmt: skip

@@ -13,10 +13,12 @@ from thalweg.confidence import probability_lower_remains
 from thalweg.errors import InputError
 from thalweg.relax.base import FAILED
 from thalweg.relax.driver import Relaxation, relax
-from thalweg.search.fused import DeviceState, Finished
+from thalweg.search.fused import Finished
+from thalweg.settings import Progress
 from thalweg.store import Record
 from thalweg.structure import pad
 from thalweg.system import System
+from thalweg.typing import PyTree
 
 #: Structures polished after one visit at most.
 POLISHED = 32
@@ -41,8 +43,8 @@ class Ledger:
         #: (evaluations, relaxations, energy) at each fall of the lowest energy within the last page.
         self.trace: list[tuple[int, int, float]] = []
 
-    def take(self, log: Finished, polish: Relaxation, seconds: float) -> None:
-        """Enter what the device finished, in order."""
+    def take(self, log: Finished, polish: Relaxation | None, seconds: float) -> None:
+        """Enter what finished, in order. Without `polish` structures are archived as they are."""
         valid = log.valid.ravel()
         present = {name: np.asarray(value) for name, value in vars(log).items() if value is not None}  # no cells where fixed
         flat = {name: value.reshape(-1, *value.shape[2:])[valid] for name, value in present.items()}
@@ -72,7 +74,7 @@ class Ledger:
         first = self.relaxations - len(good) + 1
         self.trace = [(int(counted[k]), first + int(k), float(lowest[k])) for k in falls]
 
-    def _enter(self, flat, good, counted, polish: Relaxation, seconds: float) -> None:
+    def _enter(self, flat, good, counted, polish: Relaxation | None, seconds: float) -> None:
         """Count hits of known minima; polish and archive what is new and low."""
         margin = 1e-3 * self.energy_scale
         before = self.archive.best
@@ -86,7 +88,10 @@ class Ledger:
         new = new[np.argsort(flat["energy"][new], kind="stable")]
         # Of those that end at nearly one energy the first stands for all, or one minimum would take all the places.
         apart = np.diff(flat["energy"][new], prepend=-np.inf) > margin / 2
-        self._polish(new[apart][:POLISHED], flat, counted, polish, seconds)
+        if polish is None:
+            self._archive(new[apart], flat, flat["energy"][new[apart]], flat["positions"][new[apart]], counted, seconds)
+        else:
+            self._polish(new[apart][:POLISHED], flat, counted, polish, seconds)
         others = np.sort(new[~apart])
         ids = known(others)
         self.archive.hit(ids, flat["walker"][others], flat["run"][others])
@@ -111,12 +116,15 @@ class Ledger:
         self.evaluations += int(done.steps.sum())
         # A polish that does not converge would enter an energy that is not a minimum's.
         kept = done.converged & np.isfinite(done.energy)
-        rows = rows[kept]
-        names = [self.origins[k] for k in flat["origin"][rows]]
-        positions = np.asarray(done.structures.positions)[kept, : len(self.system.numbers)]
-        walkers, runs = flat["walker"][rows], flat["run"][rows]
         cells = None if cells is None else np.asarray(done.structures.cell)[kept]
-        self.archive.add(done.energy[kept], positions, walkers, runs, names, counted[rows], seconds, cells)
+        positions = np.asarray(done.structures.positions)[kept, : len(self.system.numbers)]
+        self._archive(rows[kept], flat, done.energy[kept], positions, counted, seconds, cells)
+
+    def _archive(self, rows, flat, energy, positions, counted, seconds: float, cells=None) -> None:
+        names = [self.origins[k] for k in flat["origin"][rows]]
+        walkers, runs = flat["walker"][rows], flat["run"][rows]
+        cells = _cells(flat, rows) if cells is None else cells
+        self.archive.add(energy, positions, walkers, runs, names, counted[rows], seconds, cells)
 
     def _summable(self, cell, polish: Relaxation) -> bool:
         """Whether the potential can be summed in a cell that a search moved; one that collapsed ends nobody's run."""
@@ -156,9 +164,30 @@ class Ledger:
         """Probability that a lower minimum remains (`thalweg.confidence`)."""
         return probability_lower_remains(self.n_runs, self.run_hits())
 
-    def hopeless(self) -> bool:
-        """True when hundreds of relaxations all failed."""
-        return self.relaxations >= 200 and self.failures == self.relaxations
+    def progress(self, elapsed, cpu, session, session_cpu, in_flight: tuple[int, int]) -> Progress:
+        """A snapshot at these clocks (s)."""
+        best = self.archive.best
+        return Progress(
+            elapsed=elapsed,
+            session=session,
+            session_cpu=session_cpu,
+            cpu_seconds=cpu,
+            evaluations=self.evaluations,
+            relaxations=self.relaxations,
+            best=best.energy if best else np.inf,
+            hits=best.hits if best else 0,
+            independent_hits=best.independent_hits if best else 0,
+            distinct=len(self.archive),
+            in_flight=in_flight,
+            runs=self.n_runs,
+            run_hits=self.run_hits(),
+            lower_remains=self.lower_remains(),
+        )
+
+    def row(self, now: Progress) -> dict:
+        """The snapshot as a row of the store's progress, with the trace of the last page."""
+        row = {k: v for k, v in vars(now).items() if k not in ("session", "session_cpu", "in_flight")}
+        return {**row, "best": now.best if np.isfinite(now.best) else None, "trace": self.trace}
 
     def statistics(self, chances: np.ndarray | None, lowered: np.ndarray | None) -> list[dict]:
         """One row per generator: relaxations, evaluations, new bests, lowered walkers, its present chance."""
@@ -202,15 +231,15 @@ def _voluminous(cells: np.ndarray) -> np.ndarray:
     return np.isfinite(cells).all((1, 2)) & (np.abs(np.linalg.det(known)) > 1e-3 * np.maximum(lengths, 1e-30))
 
 
-def save_state(state: DeviceState, arrays: dict[str, np.ndarray]) -> bytes:
-    """Device state and named arrays as the bytes of a NumPy archive."""
+def save_state(state: PyTree, arrays: dict[str, np.ndarray]) -> bytes:
+    """The state of a search and named arrays as the bytes of a NumPy archive."""
     leaves = {f"leaf_{k}": np.asarray(a) for k, a in enumerate(jax.tree.leaves(state))}
     buffer = io.BytesIO()
     np.savez(buffer, **leaves, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def load_state(data: bytes, like: DeviceState) -> tuple[DeviceState, dict[str, np.ndarray]]:
+def load_state(data: bytes, like: PyTree) -> tuple[PyTree, dict[str, np.ndarray]]:
     """The inverse of `save_state`, with the tree structure of `like`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as saved:
         arrays = {k: saved[k] for k in saved.files}

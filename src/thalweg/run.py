@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 
 from thalweg import prng
-from thalweg.errors import InputError, PotentialError
+from thalweg.errors import PotentialError
+from thalweg.host import HostSession
 from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
+from thalweg.potentials.base import Potential
 from thalweg.relax.base import RUNNING
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search import fused, tempering
 from thalweg.search.base import Search
+from thalweg.settings import Hosting, Progress, Settings, Stop
 from thalweg.store import Store
 from thalweg.system import System
 
@@ -26,75 +29,6 @@ from thalweg.system import System
 LOG_BLOCKS = 128
 #: Atom counts that structures are padded to, so that a sweep over sizes compiles few programs.
 BUCKETS = (8, 16, 24, 32, 40, 56, 80, 104, 128, 152)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a search is run, apart from the method: reproducibility, precision and effort."""
-
-    seed: int = 0
-    walkers: int = 64
-    precision: str = "float32"  # of the hops; everything reported is polished in float64
-    fmax: float = 0.05  # at which a hop's relaxation ends, in energy scales per bond length
-    max_steps: int = 500  # evaluations per relaxation
-    keep: int = 100  # how many of the lowest distinct minima are kept
-
-    def __post_init__(self):
-        if self.precision not in ("float32", "float64"):
-            raise InputError(f'precision is "{self.precision}"; it must be "float32" or "float64"')
-        for name in ("walkers", "max_steps", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed}; it must be between 0 and 2^32 - 1")
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When a search ends: whichever limit comes first. None means no such limit."""
-
-    time: float | None = None  # seconds of wall time of this session
-    cpu: float | None = None  # seconds of CPU time of this session
-    evaluations: int | None = None
-    relaxations: int | None = None
-    target: float | None = None  # energy to reach
-    confidence: float | None = None  # 1 - probability that a lower minimum remains
-
-    def reason(self, now: Progress) -> str | None:
-        """Why the search ends now, as a sentence, or None to go on."""
-        if self.target is not None and now.best <= self.target:
-            return "reached the target energy"
-        if self.confidence is not None and 1 - now.lower_remains >= self.confidence:
-            return f"reached the asked confidence of {self.confidence:.0%}"
-        if self.evaluations is not None and now.evaluations >= self.evaluations:
-            return f"used the {self.evaluations:,} evaluations allowed"
-        if self.relaxations is not None and now.relaxations >= self.relaxations:
-            return f"used the {self.relaxations:,} relaxations allowed"
-        if self.time is not None and now.session >= self.time:
-            return f"used the {self.time:g} s allowed"
-        if self.cpu is not None and now.session_cpu >= self.cpu:
-            return f"used the {self.cpu:g} CPU-s allowed"
-        return None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A snapshot of a run. Counts cover all its sessions, `session` and `session_cpu` (seconds) only the present one."""
-
-    elapsed: float
-    session: float
-    session_cpu: float
-    cpu_seconds: float
-    evaluations: int
-    relaxations: int
-    best: float
-    hits: int
-    independent_hits: int
-    distinct: int
-    in_flight: tuple[int, int]  # relaxations begun but not finished, and their evaluations so far
-    runs: int
-    run_hits: int
-    lower_remains: float
 
 
 @dataclass
@@ -181,6 +115,18 @@ class Session:
             log = jax.tree.map(lambda a: np.asarray(a)[:filled], log)
         self.ledger.take(log, self.polish, self.clocks()[0])
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def hopeless(self) -> str | None:
+        """Why it makes no sense to go on, or None."""
+        if self.ledger.relaxations < 200 or self.ledger.failures < self.ledger.relaxations:
+            return None
+        return (
+            f"none of the first {self.ledger.relaxations} relaxations has a finite energy; "
+            "check the potential on one structure with `thalweg check`"
+        )
+
     def in_flight(self) -> tuple[int, int]:
         """Relaxations begun but not finished, and the evaluations spent on them: part of an honest cost."""
         running = np.asarray(self.state.lanes.status) == RUNNING
@@ -195,25 +141,8 @@ class Session:
 
     def progress(self) -> Progress:
         """The snapshot now."""
-        elapsed, cpu = self.clocks()
-        book = self.ledger
-        best = book.archive.best
-        return Progress(
-            elapsed=elapsed,
-            session=time.perf_counter() - self._wall0,
-            session_cpu=time.process_time() - self._cpu0,
-            cpu_seconds=cpu,
-            evaluations=book.evaluations,
-            relaxations=book.relaxations,
-            best=best.energy if best else np.inf,
-            hits=best.hits if best else 0,
-            independent_hits=best.independent_hits if best else 0,
-            distinct=len(book.archive),
-            in_flight=self.in_flight(),
-            runs=book.n_runs,
-            run_hits=book.run_hits(),
-            lower_remains=book.lower_remains(),
-        )
+        session = time.perf_counter() - self._wall0, time.process_time() - self._cpu0
+        return self.ledger.progress(*self.clocks(), *session, self.in_flight())
 
     def moves(self) -> list[dict]:
         """Statistics of each generator, with its present chance where the search learns one."""
@@ -240,10 +169,7 @@ class Session:
 
     def commit(self, store: Store) -> None:
         """Rows and checkpoint in one transaction."""
-        archive, now = self.ledger.archive, self.progress()
-        row = {k: v for k, v in vars(now).items() if k not in ("session", "session_cpu", "in_flight")}
-        row["best"] = now.best if np.isfinite(now.best) else None
-        row["trace"] = self.ledger.trace
+        archive, row = self.ledger.archive, self.ledger.row(self.progress())
         store.commit(
             minima=archive.dirty, dropped=archive.dropped, progress=row, checkpoint=self.checkpoint(), moves=self.moves()
         )
@@ -254,37 +180,61 @@ def run(
     search: Search,
     relaxation: Relaxation,
     system: System,
-    settings: Settings = Settings(),
-    stop: Stop = Stop(),
+    settings: Settings = Settings(),  # noqa: B008 (immutable)
+    stop: Stop = Stop(),  # noqa: B008
     store: Store | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     resume: bool = False,
+    hosting: Hosting | None = None,
 ) -> Result:
     """Search until a limit of `stop` is met, or `interrupted()`; everything found is committed to `store` as it goes.
 
-    A run that is stopped and resumed takes the same course as one that is not. Raises `PotentialError` when no
-    relaxation at all has a finite energy, `RunFolderError` when the store cannot be written.
+    On the device where potential and search allow it, otherwise around workers as `hosting` says. A run that is stopped and
+    resumed takes the same course as one that is not. Raises `PotentialError` when no energy at all can be evaluated,
+    `RunFolderError` when the store cannot be written.
     """
+    session = open_session(search, relaxation, system, settings, hosting)
+    try:
+        if resume and store is not None:
+            session.restore(store)
+        reason = None
+        while reason is None:
+            session.visit(stop)
+            if store is not None:
+                session.commit(store)
+            now = session.progress()
+            if on_progress is not None:
+                on_progress(now)
+            hopeless = session.hopeless()
+            if hopeless:
+                raise PotentialError(hopeless)
+            reason = stop.reason(now) or ("interrupted" if interrupted() else None)
+        return Result(session.ledger, now, reason, session.moves())
+    finally:
+        session.close()
+
+
+def needs_host(search: Search, potential: Potential) -> bool:
+    """Whether energies are evaluated one by one: of black boxes, by searches that fit models or follow dynamics."""
+    return not (potential.traceable and search.traceable) or search.needs_velocities
+
+
+def open_session(
+    search: Search, relaxation: Relaxation, system: System, settings: Settings, hosting: Hosting | None = None
+) -> Session | HostSession:
+    """The session that suits search and potential."""
     scale = energy_scale(relaxation, system)
-    session = Session(search, relaxation, system, settings, scale)
-    if resume and store is not None:
-        session.restore(store)
-    reason = None
-    while reason is None:
-        session.visit(stop)
-        if store is not None:
-            session.commit(store)
-        now = session.progress()
-        if on_progress is not None:
-            on_progress(now)
-        if session.ledger.hopeless():
-            raise PotentialError(
-                f"none of the first {now.relaxations} relaxations has a finite energy; "
-                "check the potential on one structure with `thalweg check`"
-            )
-        reason = stop.reason(now) or ("interrupted" if interrupted() else None)
-    return Result(session.ledger, now, reason, session.moves())
+    if not needs_host(search, relaxation.potential):
+        return Session(search, relaxation, system, settings, scale)
+    from thalweg.objective.evaluate import Evaluate
+    from thalweg.objective.workers import open_workers
+
+    hosting = hosting or Hosting()
+    bond = float(np.mean(system.bond_lengths))
+    objective = Evaluate(replace(relaxation, fmax=settings.fmax * scale / bond, max_steps=settings.max_steps))
+    workers = lambda: open_workers(hosting.executor, hosting.count, objective, hosting.timeout)
+    return HostSession(search, system, settings, scale, workers, hosting.order)
 
 
 def energy_scale(relaxation: Relaxation, system: System) -> float:

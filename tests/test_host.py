@@ -1,0 +1,139 @@
+"""The host loop: expensive energies one by one, exact resume, any order of arrival, lost workers, bad luck as values."""
+
+import dataclasses
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from thalweg.errors import PotentialError
+from thalweg.host import HostSession
+from thalweg.objective.base import Evaluated, Objective, Task, Workers
+from thalweg.potentials.pair import LennardJones
+from thalweg.presets import cluster_search
+from thalweg.relax.base import CONVERGED, FAILED
+from thalweg.relax.driver import Relaxation, relax
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.settings import Settings, Stop
+from thalweg.store import Store
+from thalweg.system import cluster
+
+POTENTIAL = LennardJones()
+SYSTEM = cluster([0] * 7, POTENTIAL)
+SEARCH = cluster_search(SYSTEM, POTENTIAL)
+LJ7 = -16.505384  # doi:10.1021/jp970984n
+
+
+class Relaxing(Objective):
+    """Relaxations on the device driver, in the place of a calculator's."""
+
+    relaxation = Relaxation(POTENTIAL, LBFGS(max_step=0.15), 1e-3, 300)
+
+    def __call__(self, task: Task) -> Evaluated:
+        done = relax(task.structure, self.relaxation)
+        x = np.asarray(done.structures.positions)[None]
+        return Evaluated(
+            task.number, done.structures, float(done.energy), CONVERGED, None, int(done.steps), 0.0,
+            x, np.zeros((1, 3, 3)), np.array([float(done.energy)]), np.zeros_like(x),
+        )  # fmt: skip
+
+
+class Later(Workers):
+    """Workers that take the newest of the waiting tasks first, where `newest`."""
+
+    def __init__(self, objective, newest=False):
+        self.objective, self.count, self.newest = objective, 1, newest
+        self.waiting: list[tuple[Task, Future]] = []
+        self.evaluated: list[int] = []
+        self.closed = False
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, task):
+        future = Future()
+        self.waiting.append((task, future))
+        return future
+
+    def _work(self):
+        while not self.closed:
+            if not self.waiting:
+                time.sleep(1e-3)
+                continue
+            task, future = self.waiting.pop(-1 if self.newest else 0)
+            self.evaluated.append(task.number)
+            future.set_result(self.objective(task))
+
+    def close(self):
+        self.closed = True
+
+
+def session(workers=None, walkers=1, order="submission", seed=0):
+    made = workers or Later(Relaxing())
+    return HostSession(SEARCH, SYSTEM, Settings(seed=seed, walkers=walkers), 1.0, lambda: made, order)
+
+
+def drive(host, store, evaluations, visits=None):
+    """What `run` does, for so many visits."""
+    stop = Stop(evaluations=evaluations)
+    count = 0
+    while host.ledger.evaluations < evaluations and count != visits:
+        host.visit(stop)
+        host.commit(store)
+        count += 1
+        assert count < 10_000
+    host.close()
+
+
+def course(store):
+    """Everything that a run keeps, besides how long it took."""
+    entries = [dataclasses.replace(e, seconds=0.0, elapsed=0.0) for e in store.evaluations() if e.batch is not None]
+    minima = [dataclasses.replace(m, seconds=0.0) for m in store.minima()]
+    return entries, minima
+
+
+def same(one, other):
+    assert len(one) == len(other) > 0
+    for a, b in zip(one, other, strict=True):
+        for f in dataclasses.fields(a):
+            np.testing.assert_array_equal(getattr(a, f.name), getattr(b, f.name), err_msg=f.name)
+
+
+def test_a_search_around_single_evaluations_finds_the_minimum(tmp_path):
+    with Store.create(tmp_path, {"name": "LJ7"}) as store:
+        host = session()
+        drive(host, store, 2000)
+        entries = store.evaluations()
+        np.testing.assert_allclose(store.best().energy, LJ7, atol=1e-5)
+        assert sum(e.evaluations for e in entries if e.batch is not None) == host.ledger.evaluations
+        assert [e.number for e in entries] == list(range(len(entries)))
+
+
+@pytest.mark.parametrize("visits", [1, 7, 20])
+def test_a_run_that_was_cut_goes_on_as_if_it_were_not(tmp_path, visits):
+    with Store.create(tmp_path / "whole", {"name": "LJ7"}) as store:
+        drive(session(), store, 1500)
+        whole = course(store)
+    with Store.create(tmp_path / "cut", {"name": "LJ7"}) as store:
+        drive(session(), store, 1500, visits)
+    with Store.open(tmp_path / "cut", write=True) as store:
+        host = session()
+        host.restore(store)
+        host._checkpointed = time.perf_counter() if visits == 7 else -np.inf  # with and without a checkpoint on the way
+        drive(host, store, 1500, visits)
+    with Store.open(tmp_path / "cut", write=True) as store:
+        host = session()
+        host.restore(store)
+        drive(host, store, 1500)
+        for a, b in zip(whole, course(store), strict=True):
+            same(a, b)
+
+
+def test_results_in_any_order_give_the_same_search(tmp_path):
+    courses = []
+    for newest in (False, True):
+        with Store.create(tmp_path / str(newest), {"name": "LJ7"}) as store:
+            drive(session(Later(Relaxing(), newest), walkers=6), store, 1500)
+            courses.append(course(store))
+    for a, b in zip(*courses, strict=True):
+        same(a, b)
