@@ -116,7 +116,7 @@ def resolve(tables: Mapping) -> Resolved:
     given = with_seeds(tables.get("search", {}), system, filter)
     search_table = schema.fill("search", {"kind": "basin-hopping", **given}, "[search]", defaults)
     search = schema.build("search", search_table)
-    if {"moves", "starts"} & set(tables.get("search", {})):
+    if {"operators", "moves", "starts"} & set(tables.get("search", {})):
         _check_generators(search, system)
     # A search may bring its relaxer, as annealing does.
     usual = getattr(type(search), "relaxer_kind", "lbfgs")
@@ -253,11 +253,19 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     ]
     hopping = {k: v for k, v in schema.table_of("search", search).items() if k not in ("kind", "moves", "starts")}
     scale = {"energy_scale": search.energy_scale}
+    # Half of the children are crossovers, half mutations.
+    total = sum(row["weight"] for row in moves)
+    operators = [{"kind": "cut-and-splice", "weight": 0.5}]
+    operators += [{**row, "weight": number(0.5 * row["weight"] / total)} for row in moves]
     relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
     return {
         "LBFGS": {"max_step": float(relaxer.max_step)},
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "RandomSearch": {"starts": starts},
+        "Evolutionary": {**scale, "operators": operators, "starts": starts},
+        "MinimaHopping": {**scale, "starts": starts},
+        "ParticleSwarm": {**scale, "starts": starts},
+        "TemperedHopping": {**scale, "moves": moves, "starts": starts},
         "ParallelTempering": {**scale, "starts": starts},
         "SimulatedAnnealing": {**scale, "starts": starts},
     }
@@ -265,7 +273,8 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
 
 def _check_generators(search: Search, system: System) -> None:
     """Trace what the user chose, so that a move that does not suit the system is refused before a run begins."""
-    for generator in (*getattr(search, "moves", ()), *getattr(search, "starts", ())):
+    chosen = [g for name in ("operators", "moves", "starts") for g in getattr(search, name, ())]
+    for generator in chosen:
         parents = system.structure(np.zeros((max(1, generator.n_parents), len(system.numbers), 3)))
         eqx.filter_eval_shape(lambda g, *rest: g(*rest), generator, prng.key(0), parents, system)
 
