@@ -2,6 +2,7 @@
 
 import ase
 import ase.build
+import ase.io
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
@@ -9,12 +10,14 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
+from ase.optimize import FIRE as AseFire
 from calculators import PATH
 
 from thalweg import InputError, LennardJones, PotentialError, StructureError, from_ase
 from thalweg.objective.base import Task
 from thalweg.objective.evaluate import Evaluate
 from thalweg.potentials.black_box import BlackBox
+from thalweg.relax.ase import ThalwegOptimizer
 from thalweg.relax.base import CONVERGED, FAILED, STEP_LIMIT
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.filters import Frechet, Plane
@@ -308,3 +311,61 @@ def test_a_spoilt_calculator_is_found_out():
         np.testing.assert_allclose(out.energy, AS_IT_IS, atol=1e-6)  # a tblite without the flaw
         pytest.skip("this tblite recovers by itself")
     assert "-432.507289 eV when a fresh" in out.error
+
+
+def optimised(tmp_path, **kwargs):
+    """A cluster of copper and aluminium after an optimiser of ours."""
+    atoms = alloy()
+    atoms.calc = EMT()
+    return atoms, ThalwegOptimizer(atoms, logfile=str(tmp_path / "log"), **kwargs)
+
+
+@pytest.mark.parametrize("relaxer", [None, FIRE()])
+def test_relaxers_are_optimisers_of_ase(tmp_path, relaxer):
+    atoms, optimiser = optimised(tmp_path, relaxer=relaxer, trajectory=str(tmp_path / "path.traj"))
+    assert optimiser.run(fmax=1e-3, steps=300)
+    other = alloy()
+    other.calc = EMT()
+    BFGS(other, logfile=None).run(fmax=1e-3)
+    np.testing.assert_allclose(atoms.get_potential_energy(), other.get_potential_energy(), atol=1e-5)
+    path = ase.io.read(tmp_path / "path.traj", ":")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(path) == optimiser.nsteps + 1 == len(lines) - 1
+    np.testing.assert_allclose(path[-1].get_potential_energy(), atoms.get_potential_energy())
+    if relaxer is not None:  # the same steps as ASE's own FIRE
+        third = alloy()
+        third.calc = EMT()
+        own = AseFire(third, logfile=None)
+        own.run(fmax=1e-3, steps=300)
+        assert own.nsteps == optimiser.nsteps
+        np.testing.assert_allclose(third.positions, atoms.positions, atol=1e-9)
+
+
+def test_optimisers_go_on_where_they_stopped(tmp_path):
+    restart = str(tmp_path / "state.json")
+    atoms, optimiser = optimised(tmp_path, restart=restart)
+    optimiser.run(fmax=1e-9, steps=4)
+    ThalwegOptimizer(atoms, restart=restart, logfile=None).run(fmax=1e-9, steps=4)
+    whole, optimiser = optimised(tmp_path)
+    optimiser.run(fmax=1e-9, steps=8)
+    np.testing.assert_allclose(atoms.positions, whole.positions, atol=1e-12)
+    with pytest.raises(InputError, match="another relaxer"):
+        ThalwegOptimizer(atoms, FIRE(), restart=restart, logfile=None)
+
+
+def test_optimisers_keep_constraints_and_take_filters():
+    atoms = ase.build.bulk("Cu", "fcc", a=3.7, cubic=True)
+    atoms.rattle(0.02, seed=2)
+    atoms.calc = EMT()
+    other = atoms.copy()
+    other.calc = EMT()
+    assert ThalwegOptimizer(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-3, steps=100)
+    BFGS(FrechetCellFilter(other), logfile=None).run(fmax=1e-3)
+    np.testing.assert_allclose(atoms.get_volume(), other.get_volume(), rtol=1e-3)
+    np.testing.assert_allclose(atoms.get_potential_energy(), other.get_potential_energy(), atol=1e-5)
+    fixed = alloy()
+    fixed.set_constraint(FixAtoms([0, 3]))
+    fixed.calc = EMT()
+    before = fixed.positions[[0, 3]].copy()
+    assert ThalwegOptimizer(fixed, logfile=None).run(fmax=1e-3, steps=200)
+    np.testing.assert_array_equal(fixed.positions[[0, 3]], before)

@@ -20,11 +20,13 @@ _PUBLIC = {
     "potentials.stillinger_weber": ("StillingerWeber",),
     "potentials.many_body": ("Gupta", "SuttonChen"),
     "potentials.ase": ("ThalwegCalculator",),
+    "potentials.black_box": ("BlackBox",),
     "relax.base": ("Relaxer",),
     "relax.lbfgs": ("LBFGS",),
     "relax.fire": ("FIRE",),
     "relax.adapters": ("Adam", "GradientDescent"),
     "relax.annealing": ("Annealing",),
+    "relax.ase": ("ThalwegOptimizer",),
     "relax.driver": ("Relaxation", "Relaxed"),
     "relax.filters": ("Filter", "Frechet", "Plane", "Positions", "UnitCell"),
     "generators.base": ("Generator",),
@@ -32,6 +34,9 @@ _PUBLIC = {
     "generators.symmetrise": ("Symmetrise",),
     "generators.random": ("RandomBall", "SymmetricRandom"),
     "generators.seeded": ("Seeded",),
+    "objective.base": ("Evaluated", "Objective", "Task", "WorkerLost", "Workers"),
+    "objective.evaluate": ("Evaluate",),
+    "objective.workers": ("from_executor", "open_workers"),
     "search.base": ("Search",),
     "search.basin_hopping": ("BasinHopping",),
     "search.random_search": ("RandomSearch",),
@@ -52,14 +57,19 @@ if TYPE_CHECKING:
     from thalweg.generators.seeded import Seeded
     from thalweg.generators.symmetrise import Symmetrise
     from thalweg.io import read_structure, read_structures, write_structure
+    from thalweg.objective.base import Evaluated, Objective, Task, WorkerLost, Workers
+    from thalweg.objective.evaluate import Evaluate
+    from thalweg.objective.workers import from_executor, open_workers
     from thalweg.potentials.ase import ThalwegCalculator
     from thalweg.potentials.base import EnergyPotential, Evaluation, Potential
     from thalweg.potentials.binary import BinaryLennardJones
+    from thalweg.potentials.black_box import BlackBox
     from thalweg.potentials.many_body import Gupta, SuttonChen
     from thalweg.potentials.pair import CSHGel, GeneralisedLennardJones, LennardJones, Morse, PairPotential, SoftSphere
     from thalweg.potentials.stillinger_weber import StillingerWeber
     from thalweg.relax.adapters import Adam, GradientDescent
     from thalweg.relax.annealing import Annealing
+    from thalweg.relax.ase import ThalwegOptimizer
     from thalweg.relax.base import Relaxer
     from thalweg.relax.driver import Relaxation, Relaxed
     from thalweg.relax.filters import Filter, Frechet, Plane, Positions, UnitCell

@@ -85,8 +85,8 @@ def assign(tables: dict, assignments: Iterable[str], sections: Iterable[str]) ->
             section, dot, key = "potential", ".", f"arguments.{section}"
         if not equals or not dot or not key or section not in sections:
             close = difflib.get_close_matches(section, list(sections), n=1, cutoff=0.6)
-            mend = f'did you mean "{close[0]}"?' if close and section not in sections else f"sections are {', '.join(sections)}"
-            raise InputError(f"--set {assignment}: write section.key=value; {mend}")
+            mend = f'. Did you mean "{close[0]}"?' if close and section not in sections else ""
+            raise InputError(f"--set {assignment}: write section.key=value with a section of {', '.join(sections)}{mend}")
         table = tables.setdefault(section, {})
         *parents, key = key.split(".")
         for parent in parents:
