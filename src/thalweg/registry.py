@@ -87,6 +87,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "annealing": "thalweg.search.simulated_annealing:SimulatedAnnealing",
         "parallel-tempering": "thalweg.search.parallel_tempering:ParallelTempering",
     },
+    "surrogate": {
+        "gaussian-process": "thalweg.surrogates.gaussian_process:GaussianProcess",
+    },
 }
 
 #: What a component of each kind has to be derived from.
@@ -97,6 +100,7 @@ BASES = {
     "generator": "thalweg.generators.base:Generator",
     "region": "thalweg.region:Region",
     "search": "thalweg.search.base:Search",
+    "surrogate": "thalweg.surrogates.base:Surrogate",
 }
 
 
