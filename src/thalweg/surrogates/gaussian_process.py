@@ -38,7 +38,7 @@ class GaussianProcessPosterior(StructurePosterior):
     amplitude: Array  # theta0, eV^2
     lengths: Array  # (long, short)
     weight: Array
-    fitted: int = eqx.field(static=True)  # rows that the length scales were fitted to
+    fitted: int  # rows that the length scales were fitted to; not static, or every new fit would compile anew
     species: tuple[int, ...] = eqx.field(static=True)
     images: tuple[int, int, int] = eqx.field(static=True)
     crowd: int | None = eqx.field(static=True)
