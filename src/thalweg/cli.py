@@ -177,7 +177,7 @@ def _method(p: argparse.ArgumentParser) -> None:
     _system(p)
     p.add_argument("--method", metavar="NAME", help="a name of `thalweg list searches` (default: basin-hopping)")
     p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same search (default: 0)")
-    p.add_argument("--walkers", metavar="N", help="walkers side by side (default: 64)")
+    p.add_argument("--walkers", metavar="N", help="walkers side by side (default: 64; 1 around a calculator)")
     p.add_argument(
         "--seeds", metavar="FILE", help="start also from these structures, of any near size: a file, or the folder of a run"
     )
@@ -188,7 +188,15 @@ def _method(p: argparse.ArgumentParser) -> None:
         default=[],
         help="any key of the input, such as search.temperature=0.5; without a dot an argument of the calculator",
     )
+    _workers(p)
     _limits(p)
+
+
+def _workers(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("where a calculator's energies are evaluated")
+    group.add_argument("--executor", metavar="NAME", help="serial, threads, processes or dask://HOST:PORT (default: serial)")
+    group.add_argument("--workers", metavar="N", help="how many at a time (default: 1; more than 1 are processes)")
+    group.add_argument("--order", metavar="NAME", help="how results are taken in: submission (default, repeatable) or arrival")
 
 
 def _search(p: argparse.ArgumentParser) -> None:
@@ -217,6 +225,7 @@ def _output(p: argparse.ArgumentParser) -> None:
 
 def _resume(p: argparse.ArgumentParser) -> None:
     p.add_argument("folder", metavar="FOLDER", help="folder of the run")
+    _workers(p)
     _limits(p)
     p.add_argument("-q", "--quiet", action="store_true", help="only the result, no progress")
 

@@ -29,13 +29,14 @@ from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.filters import CellFilter, Filter
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.relax.stiffness import annealing_for
-from thalweg.run import Settings, Stop
+from thalweg.run import needs_host
 from thalweg.search.base import Search
 from thalweg.search.basin_hopping import BasinHopping
+from thalweg.settings import Hosting, Settings, Stop
 from thalweg.structure import Structure
 from thalweg.system import System
 
-SECTIONS = ("system", "potential", "filter", "relaxer", "search", "run", "stop")
+SECTIONS = ("system", "potential", "filter", "relaxer", "search", "run", "workers", "stop")
 #: Limits that hold where an input gives no other: a minute, and as sure as is usual. Naming a target replaces the second,
 #: counting CPU seconds, evaluations or relaxations the first.
 DEFAULT_TIME, DEFAULT_CONFIDENCE = 60.0, 0.95
@@ -55,6 +56,7 @@ class Resolved:
     search: Search
     settings: Settings
     stop: Stop
+    hosting: Hosting | None = None  # where energies are evaluated one by one
 
     @property
     def units(self) -> tuple[str, str]:
@@ -126,6 +128,9 @@ def resolve(tables: Mapping) -> Resolved:
         own = presets.periodic_settings(system) if system.template is None else presets.TEMPLATE_SETTINGS
     if relaxer_table["kind"] == "annealing":
         relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
+    workers_table, hosting = resolve_workers(tables.get("workers", {}), needs_host(search, potential))
+    if hosting is not None:
+        own = {**own, **presets.hosted_settings(search, hosting)}
     run_table = schema.fill_fields(_plain_fields(Settings), {**own, **tables.get("run", {})}, "[run]")
     stop_table, stop = resolve_stop(tables.get("stop", {}), energy)
     relaxer = schema.build("relaxer", relaxer_table)
@@ -137,6 +142,7 @@ def resolve(tables: Mapping) -> Resolved:
             "relaxer": relaxer_table,
             "search": search_table,
             "run": run_table,
+            **({"workers": workers_table} if hosting is not None else {}),
             "stop": stop_table,
         },
         made.name,
@@ -146,7 +152,23 @@ def resolve(tables: Mapping) -> Resolved:
         search,
         Settings(**run_table),
         stop,
+        hosting,
     )
+
+
+def resolve_workers(table: Mapping, hosted: bool) -> tuple[dict, Hosting | None]:
+    """The full [workers] and what it says; None where everything runs on the device."""
+    if not hosted:
+        if table:
+            raise InputError(
+                "[workers] are for calculators and for searches that fit models; this search runs on the device, where "
+                "`walkers` in [run] says how much runs side by side"
+            )
+        return {}, None
+    full = schema.fill_fields(_plain_fields(Hosting), table, "[workers]")
+    if "executor" not in table and full["count"] > 1:
+        full["executor"] = "processes"
+    return full, Hosting(**full)
 
 
 def resolve_filter(table: Mapping, cell, pbc) -> tuple[dict, Filter]:

@@ -19,7 +19,9 @@ from thalweg.generators.symmetrise import Symmetrise
 from thalweg.potentials.base import Potential
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.search.base import Search
 from thalweg.search.basin_hopping import BasinHopping
+from thalweg.settings import Hosting
 from thalweg.structure import Structure
 from thalweg.system import System
 
@@ -156,3 +158,12 @@ def periodic_settings(system: System) -> dict:
     short ones.
     """
     return {"walkers": 4 if len(np.unique(system.numbers)) > 1 else 8, "fmax": 0.3}
+
+
+def hosted_settings(search: Search, hosting: Hosting) -> dict:
+    """What suits searches around workers: as many proposals at a time as keep them busy.
+
+    Taken in as they were asked for, results wait for the slowest of them: then twice as many as workers.
+    """
+    walkers = hosting.count if hosting.order == "arrival" or hosting.count == 1 else 2 * hosting.count
+    return {"walkers": walkers, **getattr(search, "hosted", {})}

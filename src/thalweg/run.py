@@ -15,6 +15,8 @@ from thalweg.errors import PotentialError
 from thalweg.host import HostSession
 from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
+from thalweg.objective.evaluate import Evaluate
+from thalweg.objective.workers import open_workers
 from thalweg.potentials.base import Potential
 from thalweg.relax.base import RUNNING
 from thalweg.relax.driver import Relaxation
@@ -227,9 +229,6 @@ def open_session(
     scale = energy_scale(relaxation, system)
     if not needs_host(search, relaxation.potential):
         return Session(search, relaxation, system, settings, scale)
-    from thalweg.objective.evaluate import Evaluate
-    from thalweg.objective.workers import open_workers
-
     hosting = hosting or Hosting()
     bond = float(np.mean(system.bond_lengths))
     objective = Evaluate(replace(relaxation, fmax=settings.fmax * scale / bond, max_steps=settings.max_steps))

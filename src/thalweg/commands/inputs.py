@@ -28,6 +28,9 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
     for key in ("seed", "walkers"):
         if getattr(options, key) is not None:
             tables.setdefault("run", {})[key] = value(getattr(options, key))
+    workers = workers_of(options)
+    if workers:
+        tables["workers"] = {**tables.get("workers", {}), **workers}
     if options.seeds is not None:
         tables.setdefault("system", {})["seeds"] = seeds_file(options.seeds)
         tables.get("search", {}).pop("starts", None)  # of the file, which the option goes before
@@ -50,7 +53,7 @@ def _what(options: Namespace) -> str:
         if options.command == "init":
             return "LJ38"
         raise InputError("nothing to search; give a formula such as LJ38, a structure file or a TOML input")
-    return what if formula is None else formula
+    return formula or what  # type: ignore[return-value]
 
 
 def enter_calculator(tables: dict, options: Namespace) -> None:
@@ -92,6 +95,12 @@ def pressure(text: str) -> float:
         return float(match[1]) / (GPA if match[2] else 1.0)  # type: ignore[index]
     except (TypeError, ValueError):
         raise InputError(f'a pressure is "{text}"; write a number in energy per volume, or for example 5GPa') from None
+
+
+def workers_of(options: Namespace) -> dict:
+    """The [workers] keys that were given as options."""
+    given = {"executor": options.executor, "count": options.workers, "order": options.order}
+    return {key: value(text) if key == "count" else text for key, text in given.items() if text is not None}
 
 
 def limits_of(options: Namespace) -> dict:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 
 from thalweg.display import energy
+from thalweg.journal import Entry
 from thalweg.store import Record, Store
 
 
@@ -26,17 +27,26 @@ class Keeper:
         moves: Iterable[Mapping] = (),
         dropped: Iterable[int] = (),
         meta: Mapping | None = None,
+        evaluations: Iterable[Entry] = (),
     ) -> None:
         """As `Store.commit`."""
         minima = list(minima)
         for record in minima:
             if self.best is None or record.energy < self.best.energy:
                 self.best = record
-        self.store.commit(minima, progress, checkpoint, moves, dropped, meta)
+        self.store.commit(minima, progress, checkpoint, moves, dropped, meta, evaluations)
 
     def minima(self, limit: int | None = None) -> list[Record]:
         """As `Store.minima`."""
         return self.store.minima(limit)
+
+    def evaluations(self) -> list[Entry]:
+        """As `Store.evaluations`."""
+        return self.store.evaluations()
+
+    def progress(self) -> list[dict]:
+        """As `Store.progress`."""
+        return self.store.progress()
 
     def checkpoint(self) -> bytes | None:
         """As `Store.checkpoint`."""

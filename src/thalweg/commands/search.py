@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 from argparse import Namespace
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ import numpy  # noqa: E402
 import thalweg  # noqa: E402
 from thalweg import report_run  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
-from thalweg.commands.inputs import limits_of, tables_of  # noqa: E402
+from thalweg.commands.inputs import limits_of, tables_of, workers_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.keeper import Keeper  # noqa: E402
 from thalweg.commands.summary import summary  # noqa: E402
-from thalweg.config import Resolved, parse_toml, resolve, resolve_stop, to_toml  # noqa: E402
+from thalweg.config import Resolved, parse_toml, resolve, resolve_stop, resolve_workers, to_toml  # noqa: E402
 from thalweg.display import Live  # noqa: E402
 from thalweg.errors import InputError, PotentialError, RunFolderError  # noqa: E402
 from thalweg.export import export  # noqa: E402
@@ -59,7 +59,7 @@ def resume(options: Namespace) -> int:
             if reference is None:
                 raise InputError(f'no published energy of {meta["name"]} is known here for a target of "known"')
             limits["target"] = reference.energy
-        resolved = resolve(tables)
+        resolved = _elsewhere(resolve(tables), workers_of(options))
         last = (store.progress() or [None])[-1]
         stop = _next_limits(resolved, limits, last)
         if stop is None:
@@ -67,6 +67,16 @@ def resume(options: Namespace) -> int:
             print(f"To go on: thalweg resume {shlex.quote(str(store.folder))} --time 600")
             return 0
         return _search(resolved, stop, store, options, resumed=True)
+
+
+def _elsewhere(resolved: Resolved, workers: dict) -> Resolved:
+    """The same run on other workers. What they find and in which order it is taken in stays the run's own."""
+    if not workers:
+        return resolved
+    if "order" in workers:
+        raise InputError("the order in which results are taken in belongs to the run; begin a new one to change it")
+    _, hosting = resolve_workers({**resolved.tables.get("workers", {}), **workers}, resolved.hosting is not None)
+    return replace(resolved, hosting=hosting)
 
 
 def _begin(tables: dict, options: Namespace) -> int:
@@ -102,14 +112,14 @@ def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, re
         with Interrupt(lambda: live.note("stopping after this visit; Ctrl-C again stops at once")) as interrupt:
             result = run_search(
                 resolved.search, resolved.relaxation, resolved.system, resolved.settings, stop, keeper,  # type: ignore[arg-type]
-                live, interrupt.pressed, resume=resumed,
+                live, interrupt.pressed, resume=resumed, hosting=resolved.hosting,
             )  # fmt: skip
             live.clear()
             book = result.ledger
             if result.best is None and book.failures == book.relaxations > 0:
                 raise PotentialError(
                     f"none of the {book.relaxations:,} relaxations has a finite energy; check the potential on one structure "
-                    "with `thalweg check`"
+                    "with `thalweg check`, or the calculator with `thalweg relax`"
                 )
             store.commit(meta={"reason": result.reason})
             if result.best is not None:
