@@ -52,7 +52,7 @@ def _what(options: Namespace) -> str:
     if what is None and formula is None:
         if options.command == "init":
             return "LJ38"
-        raise InputError("nothing to search; give a formula such as LJ38, a structure file or a TOML input")
+        raise InputError("the following arguments are required: SYSTEM; see `thalweg search --help`")
     return formula or what  # type: ignore[return-value]
 
 

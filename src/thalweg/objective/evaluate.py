@@ -16,7 +16,7 @@ from thalweg.errors import InputError, ThalwegError
 from thalweg.leaves import as_leaves
 from thalweg.objective.base import Evaluated, Objective, Task
 from thalweg.potentials.base import Evaluation
-from thalweg.potentials.black_box import BlackBox
+from thalweg.potentials.black_box import BlackBox, SinglePoint, created, single_point
 from thalweg.relax.base import CONVERGED, FAILED, STEP_LIMIT, largest_norm
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.filters import Filter
@@ -82,7 +82,7 @@ class _Record:
     calculator: Any = None
     largest: float = float("nan")
 
-    def point(self, structure: Structure, virial: bool = False, again: bool = False) -> Evaluation:
+    def point(self, structure: Structure, virial: bool = False, again: bool = False) -> SinglePoint:
         """Evaluate a structure and keep it; raises `_Failure` for whatever goes wrong.
 
         `again` is for a look at a point that is kept already, by a fresh calculator.
@@ -96,30 +96,31 @@ class _Record:
         out = self._black(potential, structure, virial, again) if isinstance(potential, BlackBox) else self._own(structure)
         if not out.ok:
             what = "energy" if not np.isfinite(out.energy) else "forces" if not np.isfinite(out.forces).all() else "stress"
-            shown = f" is {float(out.energy)}" if what == "energy" else " are not finite"
+            shown = f" is {out.energy}" if what == "energy" else " are not finite"
             raise _Failure(f"{_name(potential)}: the {what}{shown}")
         if not again:
             x, cell = np.array(structure.positions, np.float64), np.array(structure.cell, np.float64)
-            self.points.append((x, cell, float(out.energy), np.array(out.forces, np.float64)))
+            self.points.append((x, cell, out.energy, np.array(out.forces, np.float64)))
         return out
 
-    def _black(self, potential: BlackBox, structure: Structure, virial: bool, again: bool) -> Evaluation:
+    def _black(self, potential: BlackBox, structure: Structure, virial: bool, again: bool) -> SinglePoint:
         _refuse_overlap(structure, self.objective.closest)
         try:
             if potential.fresh or again or self.calculator is None:
-                self.calculator = potential.create()
-            return potential.single(structure, self.calculator, virial)
+                self.calculator = created(potential.calculator, potential.arguments)
+            return single_point(structure, self.calculator, virial)
         except (Exception, SystemExit) as error:  # some programs leave the interpreter when they fail
             self.calculator = None  # its state may be spoilt, and would spoil what comes after
             raise _Failure(f"{potential.name}: {_line(error)}") from error
 
-    def _own(self, structure: Structure) -> Evaluation:
+    def _own(self, structure: Structure) -> SinglePoint:
         """One structure by a traceable potential, compiled."""
         try:
             out = single_points(stack([structure]), self.objective.relaxation.potential)
         except ThalwegError as error:  # a cell that collapsed
             raise _Failure(str(error)) from error
-        return jax.tree.map(lambda a: np.asarray(a[0]), out)
+        virial = None if out.virial is None else np.asarray(out.virial[0])
+        return SinglePoint(float(out.energy[0]), np.asarray(out.forces[0]), virial, bool(out.ok[0]))
 
     def evaluated(self, number: int, energy: float, status: int, error: str | None) -> Evaluated:
         """What became of the task."""
@@ -213,7 +214,7 @@ class Stepper:
             self._free = jnp.concatenate([free, jnp.ones((rows, 1, 1))]) if rows else free
         self._next: tuple | None = None
 
-    def tell(self, out: Evaluation) -> tuple[float, float, bool]:
+    def tell(self, out: SinglePoint) -> tuple[float, float, bool]:
         """(energy that is lowered, largest generalised force, whether small forces are reason to stop) of `structure`."""
         with jax.enable_x64(True):
             lane = lambda a: None if a is None else jnp.asarray(a, jnp.float64)[..., None]

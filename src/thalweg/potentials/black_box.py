@@ -7,16 +7,18 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from math import isfinite
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import numpy as np
+from ase import Atoms
 
 from thalweg.errors import InputError, PotentialError, suggest
 from thalweg.importing import ImportPath, absolute, module_at, reason
 from thalweg.potentials.base import Evaluation, Potential
 from thalweg.space import Space, space_of
-from thalweg.structure import Structure, to_ase
+from thalweg.structure import Structure
 
 #: Short names of calculators.
 SHORT = {
@@ -73,38 +75,11 @@ class BlackBox(Potential):
     @property
     def name(self) -> str:
         """The calculator in messages."""
-        return SHORT.get(self.calculator.lower(), self.calculator).rpartition(":")[2]
+        return _called(self.calculator)
 
     def create(self):
         """A new calculator. Raises `InputError` where it cannot be imported or made."""
-        factory = found(self.calculator)
-        package = factory.__module__.partition(".")[0]
-        arguments = {**QUIET.get(package, {}), **self.arguments} if isinstance(factory, type) else dict(self.arguments)
-        _refuse_misspelt(factory, self.arguments, self.name)
-        try:
-            calculator = factory(**arguments)
-        except Exception as error:
-            shown = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
-            raise InputError(f"{self.name}({shown}) cannot be made: {reason(error)}") from error
-        if not hasattr(calculator, "get_property") and not hasattr(calculator, "get_potential_energy"):
-            raise InputError(f"{self.calculator} made a {type(calculator).__name__}, which is no ASE calculator")
-        return calculator
-
-    def single(self, structure: Structure, calculator, virial: bool = False) -> Evaluation:
-        """Energy and forces of one structure by a calculator that `create` made; raises whatever it raises.
-
-        Forces are the true ones, of fixed atoms too; per-atom energies are not known (NaN). The virial (3, 3) is -stress x
-        volume, None where it is not asked for.
-        """
-        atoms = to_ase(structure)
-        atoms.calc = calculator
-        present = np.asarray(structure.mask)
-        forces = np.zeros((structure.n_slots, 3))
-        forces[present] = atoms.get_forces(apply_constraint=False)
-        energy = np.asarray(atoms.get_potential_energy(), np.float64)
-        pull = -atoms.get_stress(voigt=False, apply_constraint=False) * atoms.get_volume() if virial else None
-        ok = np.isfinite(energy) and np.isfinite(forces).all() and (pull is None or np.isfinite(pull).all())
-        return Evaluation(energy, forces, np.full(structure.n_slots, np.nan), np.asarray(ok), pull)
+        return created(self.calculator, self.arguments)
 
     def evaluate(self, structures: Structure) -> Evaluation:
         """One structure or a batch, one after the other; `ok` is False where the calculator failed.
@@ -118,7 +93,9 @@ class BlackBox(Potential):
         failed = Evaluation(np.asarray(np.nan), nan, nan[:, 0], np.asarray(False))
         for virial in (True, False) if any(structures.pbc) else (False,):
             try:
-                return self.single(structures, self.create(), virial)
+                out = single_point(structures, self.create(), virial)
+                unknown = np.full(structures.n_slots, np.nan)
+                return Evaluation(np.asarray(out.energy), out.forces, unknown, np.asarray(out.ok), out.virial)
             except InputError:
                 raise
             except Exception:  # of the calculator, which may have no stress
@@ -137,7 +114,68 @@ class BlackBox(Potential):
         _check(self, tuple(sorted({int(n) for n in np.asarray(numbers) if n >= 0})))
 
 
-def _refuse_misspelt(factory: Callable, arguments: Mapping, name: str) -> None:
+def _called(path: str) -> str:
+    """A calculator in messages: the last part of its import path."""
+    return SHORT.get(path.lower(), path).rpartition(":")[2]
+
+
+# What follows runs at each single point, of which a driver with a thousand workers makes a thousand a second: functions
+# of plain values, as each use of a method of an `eqx.Module` costs as much as a calculator of a few atoms.
+
+
+def created(path: str, arguments: Mapping):
+    """A new calculator from its import path. Raises `InputError` where it cannot be imported or made."""
+    factory, quiet = _factory(path, tuple(arguments))
+    try:
+        calculator = factory(**{**quiet, **arguments})
+    except Exception as error:
+        shown = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+        raise InputError(f"{_called(path)}({shown}) cannot be made: {reason(error)}") from error
+    if not hasattr(calculator, "get_property") and not hasattr(calculator, "get_potential_energy"):
+        raise InputError(f"{path} made a {type(calculator).__name__}, which is no ASE calculator")
+    return calculator
+
+
+@lru_cache(maxsize=64)
+def _factory(path: str, given: tuple[str, ...]) -> tuple[Callable, dict[str, Any]]:
+    """What makes the calculator, and the arguments that keep it from talking."""
+    factory = found(path)
+    _refuse_misspelt(factory, given, _called(path))
+    quiet = QUIET.get(factory.__module__.partition(".")[0], {}) if isinstance(factory, type) else {}
+    return factory, quiet
+
+
+class SinglePoint(NamedTuple):
+    """What a calculator says of one structure: energy, forces (atoms, 3), virial (3, 3) or None; `ok` where all is finite."""
+
+    energy: float
+    forces: np.ndarray
+    virial: np.ndarray | None
+    ok: bool
+
+
+def single_point(structure: Structure, calculator, virial: bool = False) -> SinglePoint:
+    """Energy and forces of one structure by a calculator; raises whatever the calculator raises.
+
+    Forces are the true ones, of fixed atoms too. The virial (3, 3) is -stress x volume.
+    """
+    numbers = structure.numbers
+    present = np.asarray(numbers) >= 0
+    atoms = Atoms(
+        np.asarray(numbers)[present], np.asarray(structure.positions)[present], cell=structure.cell, pbc=structure.pbc
+    )
+    atoms.calc = calculator
+    forces = np.zeros((len(present), 3))
+    forces[present] = atoms.get_forces()
+    # The forces have just been computed for these atoms, and the energy with them; asking again compares the atoms first.
+    known = getattr(calculator, "results", {}).get("energy")
+    energy = float(atoms.get_potential_energy() if known is None else known)
+    pull = -atoms.get_stress(voigt=False) * atoms.get_volume() if virial else None
+    ok = isfinite(energy) and bool(np.isfinite(forces).all()) and (pull is None or bool(np.isfinite(pull).all()))
+    return SinglePoint(energy, forces, pull, ok)
+
+
+def _refuse_misspelt(factory: Callable, arguments: tuple[str, ...], name: str) -> None:
     """Raise `InputError` for arguments near to one that is known: ASE calculators take any, and ignore most."""
     known = set(getattr(factory, "default_parameters", {})) | set(inspect.signature(factory).parameters)
     for key in set(arguments) - known:
@@ -192,7 +230,6 @@ def _check(potential: BlackBox, species: tuple[int, ...]) -> None:
     An atom by itself may fail for reasons of its own (its wave function does not converge), so that only errors that speak
     of elements count.
     """
-    from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
     calculator = potential.create()
