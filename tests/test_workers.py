@@ -55,6 +55,14 @@ def test_any_executor():
         assert executor.submit(pow, 2, 3).result() == 8  # it is its owner's to shut down
 
 
+def test_serial_workers_look_at_the_time():
+    slow = Evaluate(Relaxation(BlackBox(f"{PATH}:Sleeps", {"seconds": 0.1}), LBFGS(), 1e-9, 50))
+    out = open_workers("serial", 1, slow, timeout=0.15).submit(task(0)).result()
+    assert out.status == FAILED
+    assert out.evaluations <= 2
+    assert "more than the 0.15 s allowed" in out.error
+
+
 def test_serial_workers_keep_calculators_quiet(capfd):
     workers = open_workers("serial", 1, objective("Talks"))
     out = workers.submit(task(0)).result()

@@ -63,6 +63,10 @@ class Objective(abc.ABC):
     def __call__(self, task: Task) -> Evaluated:
         """Evaluate on the worker that calls."""
 
+    def within(self, seconds: float | None) -> Objective:
+        """The same with a limit to the time of one task; this one where it cannot look at the time."""
+        return self
+
 
 class Workers(abc.ABC):
     """Where tasks are evaluated. The futures fail only where a worker was lost (`WorkerLost`, or an executor's own)."""

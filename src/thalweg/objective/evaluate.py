@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import equinox as eqx
@@ -68,6 +68,9 @@ class Evaluate(Objective):
         except _Failure as failure:
             energy, status, error = np.inf, FAILED, str(failure)
         return record.evaluated(task.number, energy, status, error)
+
+    def within(self, seconds: float | None) -> Evaluate:
+        return self if seconds is None else replace(self, timeout=seconds)
 
 
 @dataclass
@@ -146,7 +149,7 @@ def _evaluated(objective: Evaluate, task: Task, record: _Record) -> tuple[float,
         second = float(record.point(record.last, again=True).energy)
         if abs(first - second) > AGREEMENT + RELATIVE * abs(first):
             raise _Failure(
-                f"{relaxation.potential.name} gave {first:.6f} eV, lower than all before, and {second:.6f} eV when a fresh "
+                f"{_name(relaxation.potential)} gave {first:.6f} eV, lower than all before, and {second:.6f} eV when a fresh "
                 "calculator was asked again"
             )
     return energy, status
@@ -217,8 +220,9 @@ class Stepper:
     def tell(self, out: SinglePoint) -> tuple[float, float, bool]:
         """(energy that is lowered, largest generalised force, whether small forces are reason to stop) of `structure`."""
         with jax.enable_x64(True):
-            lane = lambda a: None if a is None else jnp.asarray(a, jnp.float64)[..., None]
-            evaluation = Evaluation(lane(out.energy), lane(out.forces), self._free[:, 0], jnp.ones(1, bool), lane(out.virial))
+            lane = lambda a: jnp.asarray(a, jnp.float64)[..., None]
+            virial = None if out.virial is None else lane(out.virial)
+            evaluation = Evaluation(lane(out.energy), lane(out.forces), self._free[:, 0], jnp.ones(1, bool), virial)
             x, state, cell, *told = _step(
                 self._relaxer, self._filter, self._x, self._origin, self._numbers, self._free, evaluation, self._state
             )

@@ -23,10 +23,12 @@ def open_workers(spec: str, count: int, objective: Objective, timeout: float | N
     """Workers of the kind that `spec` names (`KINDS`), `count` of them; 0 means what there is, on a Dask cluster.
 
     `timeout` is in seconds per task. A process that goes beyond it is ended; elsewhere only the objective itself can look at
-    the time, between two single points (`Evaluate.timeout`). Raises `InputError` for what cannot be opened.
+    the time, between two single points (`Objective.within`). Raises `InputError` for what cannot be opened.
     """
     if count < 0 or (count == 0 and not spec.startswith("dask://")):
         raise InputError(f"{count} workers are asked for; it takes at least one")
+    if spec != "processes":
+        objective = objective.within(timeout)
     if spec == "serial":
         return Serial(objective)
     if spec == "threads":
@@ -120,7 +122,8 @@ class Processes(Workers):
                 text = f"took more than the {limit:g} s allowed, and its process was ended"
                 outer.set_result(Evaluated(task.number, task.structure, float("inf"), FAILED, text, 1, limit))
             elif isinstance(error, ProcessExpired):
-                outer.set_exception(WorkerLost(f"the process of task {task.number} died (exit code {error.exitcode})"))
+                code = getattr(error, "exitcode", "unknown")
+                outer.set_exception(WorkerLost(f"the process of task {task.number} died (exit code {code})"))
             else:
                 outer.set_exception(error)
         except Exception as error:  # a callback that raises would leave the outer future waiting for ever

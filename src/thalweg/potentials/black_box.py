@@ -231,6 +231,7 @@ def _check(potential: BlackBox, species: tuple[int, ...]) -> None:
     of elements count.
     """
     from ase.calculators.calculator import BaseCalculator
+    from ase.data import chemical_symbols
 
     calculator = potential.create()
     kinds = {base.__module__.partition(".")[0] for base in type(calculator).__mro__}
@@ -243,9 +244,9 @@ def _check(potential: BlackBox, species: tuple[int, ...]) -> None:
         try:
             atoms.get_potential_energy()
         except Exception as error:
-            if _unknown(error, atoms.symbols[0], number):
-                said = reason(error)
-                raise PotentialError(f"{potential.name} does not know {atoms.symbols[0]} ({said})") from None
+            symbol = chemical_symbols[number]
+            if _unknown(error, symbol, number):
+                raise PotentialError(f"{potential.name} does not know {symbol} ({reason(error)})") from None
 
 
 def _unknown(error: Exception, symbol: str, number: int) -> bool:

@@ -51,7 +51,7 @@ class ThalwegOptimizer(Optimizer):
 
     def read(self) -> None:
         """Take up the state in the restart file; raises `InputError` for that of another relaxer or structure."""
-        kept = self.load()
+        kept: Any = self.load()
         blank = self._blank()
         leaves, shape = jax.tree.flatten(blank)
         found = [np.asarray(leaf) for leaf in kept["state"]]
