@@ -200,7 +200,9 @@ def run(
     try:
         if resume and store is not None:
             session.restore(store)
-        reason = None
+        now = session.progress()
+        # A run that was killed after it had met a limit, and before it could say so, does not go beyond.
+        reason = stop.reason(now) if resume else None
         while reason is None:
             session.visit(stop)
             if store is not None:

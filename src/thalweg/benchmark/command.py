@@ -25,9 +25,19 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="thalweg bench", description=__doc__)
     p.add_argument(
         "task",
-        help="ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals; baselines (published relaxations); "
+        help="an input (problem.toml, or one of the package's: ni4au5, c6h6-3d, c6h6-2d, sio2-8, tio2-8, lj13-overhead): "
+        "success over --restarts; compare: two or more of their results; "
+        "rastrigin, two-funnel: success against the size of a population; "
+        "ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals; baselines (published relaxations); "
         "ka100, c-s-h, sw64, sw64-tempering",
     )
+    p.add_argument("--restarts", type=int, default=20, help="inputs: independent runs (default 20; rastrigin, two-funnel: 200)")
+    p.add_argument("--target", type=float, help="inputs: energy that is a success (default: the input's, or the lowest found)")
+    p.add_argument("--tolerance", type=float, help="inputs: how near to the target counts (default 0.001 energy scales)")
+    p.add_argument("--evaluations", type=int, help="inputs: evaluations allowed per restart (default: the input's)")
+    p.add_argument("--workers", type=int, default=1, help="inputs: restarts run at the same time (default 1)")
+    p.add_argument("--folder", type=Path, help="inputs: where restarts are kept (default thalweg-bench/NAME)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="inputs: any key, as search.kind=random")
     p.add_argument("--seeds", type=int, default=20, help="searches to run (default 20)")
     p.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
     p.add_argument("--time", type=float, default=100.0, help="seconds allowed per search (default 100)")
@@ -50,8 +60,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run a benchmark; 0 if every target was reached, 1 otherwise."""
+    if argv[:1] == ["compare"]:
+        from thalweg.benchmark import compare
+
+        return compare.main(argv[1:])
     args = parser().parse_args(argv)
     task = args.task.lower()
+    if args.task.endswith(".toml") or task in _problems():
+        from thalweg.benchmark import restarts
+
+        return restarts.main(args, argv)
+    if task in ("rastrigin", "two-funnel"):
+        return _landscape(task, args, "--restarts" in argv)
     if task == "lj-sweep":
         return _sweep(args)
     if task == "calibration":
@@ -64,8 +84,35 @@ def main(argv: list[str]) -> int:
         return _periodic(task, args)
     match = re.fullmatch(r"lj(\d+)", task)
     if match is None:
-        raise InputError(f'unknown benchmark "{args.task}"; use ljN with N = 2-150, lj-sweep, calibration, metals or baselines')
+        raise InputError(
+            f'unknown benchmark "{args.task}"; use problem.toml or one of {", ".join(sorted(_problems()))}, ljN with '
+            "N = 2-150, lj-sweep, calibration, metals, baselines, rastrigin or two-funnel"
+        )
     return _first_hits(int(match[1]), args)
+
+
+def _problems() -> list[str]:
+    """Names of the inputs in the package."""
+    from importlib.resources import files
+
+    return [p.name.removesuffix(".toml") for p in (files("thalweg.benchmark") / "problems").iterdir()]
+
+
+def _landscape(task: str, args, given: bool) -> int:
+    """Success of populations of several sizes on a function of two variables."""
+    from thalweg.benchmark.landscapes import TASKS
+
+    restarts = args.restarts if given else 200
+    law = "1 - (1 - p)^N, p the share of the global basin" if task == "rastrigin" else "1 - .5^N"
+    print(f"{task}: {restarts} populations of each size N; law: {law}")
+    points = TASKS[task](restarts, args.first_seed)
+    for p in points:
+        said = "" if p.low <= p.law <= p.high else "  the law is outside the bounds"
+        print(f"N {p.members:4d}  success {p.success:.3f}  95 % bounds {p.low:.3f}-{p.high:.3f}  law {p.law:.3f}{said}")
+    command = f"thalweg bench {task} --restarts {restarts} --first-seed {args.first_seed}"
+    results = {"task": task, "command": command, "version": __version__, "seed": args.first_seed}
+    _write(args.json, {**results, "points": [vars(p) | {"success": p.success} for p in points]})
+    return 0
 
 
 def _settings(args):
