@@ -22,7 +22,7 @@ from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
 from thalweg.objective.base import Evaluated, Task, Workers
 from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Points, Search, State, structures_of
+from thalweg.search.base import Outcome, Points, Search, State
 from thalweg.search.fused import Finished
 from thalweg.settings import Progress, Settings, Stop
 from thalweg.store import Store
@@ -58,6 +58,7 @@ class HostSession:
     ):
         self.search, self.settings, self.system, self.energy_scale = search, settings, system, energy_scale
         self.order = order
+        self._origins = search.origins
         self.ledger = Ledger(system, search.origins, settings.keep, energy_scale, len(system.numbers))
         self._open, self._workers = workers, None
         key = prng.key(settings.seed)
@@ -199,7 +200,7 @@ class HostSession:
                 self._next,
                 int(walker),
                 int(runs[walker]),
-                self.search.origins[int(origin[k])],
+                self._origins[int(origin[k])],
                 np.inf if best is None else best.energy,
                 np.asarray(structures.positions[k]),
                 np.asarray(structures.cell[k]),
@@ -286,7 +287,8 @@ class HostSession:
         return found
 
     def _tell(self, entries: list[Entry]) -> None:
-        entries = [replace(e, batch=self._batches, elapsed=self.clocks()[0]) for e in entries]
+        elapsed = self.clocks()[0]
+        entries = [replace(e, batch=self._batches, elapsed=elapsed) for e in entries]
         self._batches += 1
         self._enter(entries)
         numbers = {e.number for e in entries}
@@ -325,7 +327,7 @@ class HostSession:
         """Rows for the search: the last point of each, or what was asked for where nothing was evaluated."""
         ends = [(e.point_positions[-1], e.point_cells[-1]) if e.points is not None else (e.positions, e.cell) for e in entries]
         positions, cells = np.stack([p for p, _ in ends]), np.stack([c for _, c in ends])
-        origin = np.array([self.search.origins.index(e.origin) for e in entries], np.int32)
+        origin = np.array([self._origins.index(e.origin) for e in entries], np.int32)
         points = None
         if not self.search.traceable:
             parts = [
@@ -334,7 +336,9 @@ class HostSession:
             ]
             points = Points(*parts)
         return Outcome(
-            jax.tree.map(np.asarray, structures_of(self.system, _wrapped(positions, cells, self.system), cells)),
+            Structure.create(
+                _wrapped(positions, cells, self.system), self.system.numbers, cells, self.system.fixed, self.system.pbc
+            ),
             np.array([np.inf if e.energy is None else e.energy for e in entries]),
             np.array([e.evaluations for e in entries], np.int32),
             np.array([e.status for e in entries], np.int32),
