@@ -85,7 +85,7 @@ def leaders(alike: np.ndarray, count: int) -> np.ndarray:
 
 
 def clusters(points: np.ndarray, count: int, rounds: int = 20) -> np.ndarray:
-    """Labels (n,) of points (n, d) in `count` clusters (S. P. Lloyd, doi:10.1109/TIT.1982.1056489), started at farthest points."""
+    """Labels (n,) of points (n, d) in `count` clusters (Lloyd, doi:10.1109/TIT.1982.1056489), started at farthest points."""
     centres = [points[0]]
     nearest = ((points - points[0]) ** 2).sum(1)
     while len(centres) < count:

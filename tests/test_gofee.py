@@ -1,0 +1,296 @@
+"""GOFEE and what it is made of: acquisition, samplers, memory, resumption, and that it saves evaluations."""
+
+import contextlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from thalweg import prng
+from thalweg.generators.mutation import Displace
+from thalweg.generators.placed import RandomPlaced
+from thalweg.ledger import load_state, save_state
+from thalweg.potentials.base import EnergyPotential
+from thalweg.potentials.pair import LennardJones
+from thalweg.relax.base import CONVERGED, FAILED
+from thalweg.relax.single import single_points
+from thalweg.search import gofee
+from thalweg.search.base import Outcome, Points, State
+from thalweg.search.gofee import Gofee
+from thalweg.search.memory import Memory
+from thalweg.search.sampling import KernelSimilarity, KMeans, Population, clusters
+from thalweg.search.surrogate_hopping import SurrogateHopping
+from thalweg.structure import Structure, stack
+from thalweg.surrogates.acquisition import Acquired, AnnealedKappa, ExpectedImprovement, LowerConfidenceBound
+from thalweg.surrogates.base import Posterior, Surrogate
+from thalweg.system import System, cluster
+
+LJ = cluster([0] * 5, LennardJones())
+
+
+def heights(x):
+    """A smooth invariant of positions (atoms, 3): how crowded each place is, sorted out of the way by powers."""
+    d2 = ((x[:, None] - x[None]) ** 2).sum(-1)
+    crowd = (jnp.exp(-d2)).sum(1)
+    return jnp.stack([crowd.sum(), (crowd**2).sum(), (crowd**3).sum() / 4, jnp.exp(-2 * d2).sum()])
+
+
+class Simple(Posterior, EnergyPotential):
+    """A Gaussian process on four numbers, for tests that are not about models."""
+
+    features: jax.Array
+    weights: jax.Array
+    inverse: jax.Array
+    mean: jax.Array
+    cutoff: float = 3.0
+
+    def kernel(self, x):
+        return jnp.exp(-((self.features - heights(x)) ** 2).sum(1) / 8)
+
+    def atomic_energies(self, structure: Structure):
+        x = structure.positions
+        return jnp.full(len(x), (self.mean + self.kernel(x) @ self.weights) / len(x))
+
+    def mean_std(self, positions, numbers, space=None):
+        flat = positions.reshape(*positions.shape[:2], -1)
+
+        def one(x):
+            k = self.kernel(x)
+            return self.mean + k @ self.weights, jnp.sqrt(jnp.maximum(1 - k @ self.inverse @ k, 1e-12))
+
+        mean, std = jax.vmap(one, -1)(flat)
+        return mean.reshape(positions.shape[2:]), std.reshape(positions.shape[2:])
+
+
+class SimpleSurrogate(Surrogate):
+    def fit(self, key, data, previous=None):
+        valid = np.asarray(data.valid)
+        features = np.array([heights(x) for x in data.positions])
+        features = np.where(valid[:, None], features, 1e3 * (1 + np.arange(len(valid)))[:, None])
+        gram = np.exp(-((features[:, None] - features) ** 2).sum(-1) / 8) + 1e-3 * np.eye(len(valid))
+        energy = np.clip(data.energy, None, data.energy[valid].min() + 10)
+        mean = energy[valid].mean()
+        inverse = np.linalg.inv(gram)
+        return Simple(features, inverse @ np.where(valid, energy - mean, 0), inverse, mean)
+
+
+def searches():
+    options = {"n_initial": 4, "candidates": 4, "steps": 20, "unit": 0.75}
+    return Gofee((Displace(),), (RandomPlaced(),), SimpleSurrogate(), **options)
+
+
+def evaluated(x, energy=None, status=CONVERGED, points=True, origin=0):
+    """The outcome of one structure, with Lennard-Jones unless an energy is given."""
+    structure = LJ.structure(np.asarray(x)[None])
+    out = single_points(structure, LennardJones())
+    value = np.asarray(out.energy) if energy is None else np.array([energy])
+    all_points = Points(structure.positions, structure.cell, value, np.asarray(out.forces)) if points else None
+    return Outcome(structure, value, np.ones(1, int), np.array([status]), np.array([origin]), np.ones(1, bool), all_points)
+
+
+def turns(search, state, count, seed=0):
+    """Ask, evaluate and tell `count` times; the positions asked, and the state."""
+    asked = []
+    for _ in range(count):
+        p = search.ask(prng.key(seed), state, LJ)
+        asked.append(np.asarray(p.structures.positions[0]))
+        state = search.tell(prng.key(seed), state, evaluated(asked[-1], origin=int(p.origin[0])), LJ)
+    return asked, state
+
+
+def test_expected_improvement_is_that_of_a_normal_distribution():
+    mean, std, best = np.linspace(-3, 3, 7), np.array([2.0, 1, 0.5, 0.1, 1e-3, 1, 3]), -0.4
+    energies = np.linspace(-30, 30, 600_001)[:, None]
+    with jax.enable_x64(True):
+        got = np.asarray(ExpectedImprovement(0.1)(jnp.asarray(mean), jnp.asarray(std), best, 5))
+    gain = best - 0.1 - mean
+    np.testing.assert_allclose(-got, gain * norm.cdf(gain / std) + std * norm.pdf(gain / std), rtol=1e-9, atol=1e-15)
+    integral = (np.maximum(best - 0.1 - energies, 0) * norm.pdf(energies, mean, std)).sum(0) * 1e-4
+    np.testing.assert_allclose(-got[:4], integral[:4], rtol=1e-4, atol=1e-8)
+
+
+def test_no_uncertainty_leaves_the_certain_improvement():
+    got = ExpectedImprovement()(jnp.array([-2.0, 1.0]), jnp.zeros(2), -1.0, 0)
+    np.testing.assert_allclose(got, [-1.0, 0.0])
+
+
+def test_kappa_is_annealed():
+    mean, std = jnp.array([1.0]), jnp.array([2.0])
+    np.testing.assert_allclose(LowerConfidenceBound(3.0)(mean, std, 0.0, 7), [-5.0])
+    falling = AnnealedKappa(first=4.0, last=1.0, over=100.0)
+    got = [float(falling(mean, std, 0.0, n)[0]) for n in (0, 50, 100, 1000)]
+    np.testing.assert_allclose(got, [1 - 8, 1 - 5, 1 - 2, 1 - 2], atol=1e-6)
+
+
+@pytest.mark.parametrize("acquisition", [LowerConfidenceBound(), ExpectedImprovement()])
+def test_relaxers_may_run_on_an_acquisition_function(acquisition):
+    """Its forces are the derivative of its value, lane by lane."""
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(3, 4)) + 8
+    posterior = Simple(features, rng.normal(size=3) * 3, np.eye(3) * 0.3, np.array(-2.0))
+    potential = Acquired(posterior, acquisition, -4.0, 3)
+    x, step = rng.normal(size=(5, 3, 2)), rng.normal(size=(5, 3, 2))
+    numbers = np.zeros((5, 1), np.int32)
+    with jax.enable_x64(True):
+        energy = lambda t: np.asarray(potential.lanes(jnp.asarray(x + t * step), numbers).energy)
+        work = -(np.asarray(potential.lanes(jnp.asarray(x), numbers).forces) * step).sum((0, 1))
+        np.testing.assert_allclose(work, (energy(1e-5) - energy(-1e-5)) / 2e-5, rtol=1e-6)
+
+
+def test_clusters_of_an_exact_case():
+    """Three clumps of which two are near each other: the best partition into 3 and into 2 are plain."""
+    points = np.array([[0.0, 0], [10, 0], [0.2, 0], [12, 0], [10.2, 0.2], [12.1, 0]])
+    labels = clusters(points, 3)
+    np.testing.assert_array_equal(labels[[0, 2]], labels[0])
+    assert labels[1] == labels[4] != labels[3] == labels[5]
+    two = clusters(points, 2)
+    np.testing.assert_array_equal(two == two[0], [True, False, True, False, False, False])
+    energies = np.array([3.0, 1.0, 2.0, 4.0, 0.5, 30.0])
+    np.testing.assert_array_equal(KMeans(3)(points, energies), [4, 2, 3])
+    # Rows 20 above the lowest are no parents even where they are a cluster of their own.
+    np.testing.assert_array_equal(KMeans(3, window=2.0)(points, energies), [4, 1, 2])
+
+
+def test_groups_and_populations_keep_the_lowest_of_a_kind():
+    points = np.array([[0.0], [0.001], [5.0], [5.001], [9.0]])
+    energies = np.array([1.0, 0.0, 3.0, 4.0, 2.0])
+    for sampler in (KernelSimilarity(), Population()):
+        np.testing.assert_array_equal(sampler(points, energies), [1, 4, 2])
+    np.testing.assert_array_equal(Population(count=2)(points, energies), [1, 4])
+
+
+def test_memory_grows_and_keeps_what_failed_apart():
+    memory = Memory.empty(2)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 2, 3))
+    energy = rng.normal(size=150)
+    energy[7] = np.nan
+    for k in range(0, 150, 3):
+        rows = slice(k, k + 3)
+        memory = memory.with_points(Points(x[rows], np.zeros((3, 3, 3)), energy[rows], -x[rows]))
+    assert len(memory.energy) == 256
+    assert (memory.rows, memory.told) == (150, 50)
+    assert memory.best == np.nanmin(energy)
+    data = memory.dataset(cluster([0, 0], LennardJones()), 100)
+    np.testing.assert_array_equal(np.flatnonzero(data.valid), np.delete(np.arange(100), 7))
+    np.testing.assert_array_equal(memory.positions[:150], x)
+
+
+def test_a_resumed_search_asks_the_same_to_the_last_bit():
+    search = searches()
+    asked, state = turns(search, search.init(LJ, 1, np.float64), 8)
+    saved = save_state(state, {})
+    onward, _ = turns(search, state, 3)
+    gofee._MODELS.clear()
+    loaded, _ = load_state(saved, search.init(LJ, 1, np.float64))
+    again, _ = turns(search, loaded, 3)
+    np.testing.assert_array_equal(onward, again)
+    assert len(np.unique(np.round(asked + onward, 6), axis=0)) == 11  # and never the same thing twice
+
+
+@contextlib.contextmanager
+def compilations():
+    """The number of programs compiled within."""
+    count, here = [], [True]
+
+    def listen(name, *_, **__):
+        if here and name == "/jax/core/compile/backend_compile_duration":
+            count.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield count
+    here.clear()
+
+
+def test_nothing_is_compiled_while_the_data_grow():
+    search = searches()
+    _, state = turns(search, search.init(LJ, 1, np.float64), 7)
+    with compilations() as count:
+        turns(search, state, 6)
+    assert count == []
+    with compilations() as count:  # the listener listens
+        jax.jit(lambda x: x + 1.2345)(1.0)
+    assert len(count) == 1
+
+
+def test_proposals_avoid_what_is_pending_and_what_failed():
+    search = searches()
+    _, state = turns(search, search.init(LJ, 1, np.float64), 8)
+    first = search.ask(prng.key(0), state, LJ)
+    pending = stack([first.structures[0]])
+    second = search.ask(prng.key(0), state, LJ, pending)
+    assert np.abs(second.structures.positions - first.structures.positions).max() > 1e-3
+    failed = evaluated(first.structures.positions[0], np.inf, FAILED)
+    failed = eqx.tree_at(lambda o: (o.points.energy, o.structures.positions), failed, (np.array([np.nan]), pending.positions))
+    after = search.tell(prng.key(0), state, failed, LJ)
+    assert np.isfinite(after.shared.best)
+    assert after.shared.best == state.shared.best
+    rewound = State(state.walkers, after.shared)  # the same random numbers, and one failure more to remember
+    third = search.ask(prng.key(0), rewound, LJ)
+    assert np.abs(third.structures.positions - first.structures.positions).max() > 1e-3
+
+
+def test_a_run_without_progress_ends_and_the_next_knows_nothing_of_it():
+    search = eqx.tree_at(lambda s: s.patience, searches(), 3)
+    state = search.init(LJ, 2, np.float64)
+    x = np.random.default_rng(0).normal(size=(5, 3)) * 1.5
+    one = lambda s, k: State(jax.tree.map(lambda a: a[k : k + 1], s.walkers), s.shared)
+    told = one(state, 0)
+    for _ in range(4):  # one that lowers, three that do not
+        told = search.tell(prng.key(0), told, evaluated(x), LJ)
+    assert told.walkers.run[0] == 1
+    assert told.shared.rows == 0
+    assert np.isinf(told.shared.best)
+    # What was still being evaluated for the other walker belongs to the old run.
+    late = search.tell(prng.key(0), State(one(state, 1).walkers, told.shared), evaluated(x), LJ)
+    assert late.shared.rows == 0
+    assert late.walkers.run[0] == 1
+
+
+def test_hops_start_where_the_walker_stands():
+    options = {"n_initial": 3, "candidates": 4, "steps": 20, "unit": 0.75, "temperature": 1e-9}
+    search = SurrogateHopping((Displace(),), (RandomPlaced(),), SimpleSurrogate(), **options)
+    _, state = turns(search, search.init(LJ, 1, np.float64), 8)
+    w, memory = state.walkers, state.shared
+    # At no temperature a walker stands at the lowest it has met.
+    assert w.energy[0] == memory.best == memory.energy[w.row[0]]
+    low = np.flatnonzero(memory.known)
+    parents, _ = search.parents(np.random.default_rng(0), memory, low, memory.positions[low].reshape(len(low), -1), w, 0)
+    np.testing.assert_array_equal(parents, np.full(4, w.row[0]))
+    refused = search.tell(prng.key(1), state, evaluated(memory.positions[0] * 1.01, float(memory.best) + 1), LJ)
+    assert refused.walkers.row[0] == w.row[0]
+    taken = search.tell(prng.key(1), state, evaluated(memory.positions[0] * 1.01, float(memory.best) - 1), LJ)
+    assert taken.walkers.row[0] == int(memory.rows)
+
+
+@pytest.mark.slow
+def test_a_model_saves_evaluations():
+    """Lennard-Jones 7 from single points: the model comes near the minimum (-16.505384), random structures do not."""
+    from thalweg.generators.complementary import ComplementaryEnergy
+    from thalweg.generators.crossover import CutAndSplice
+    from thalweg.generators.placed import Rattle
+    from thalweg.surrogates.fingerprint import Fingerprint
+    from thalweg.surrogates.gaussian_process import GaussianProcess
+
+    system: System = cluster([0] * 7, LennardJones())
+    unit = float(system.bond_lengths.mean()) / 1.5
+    moves = (Rattle(), CutAndSplice(), ComplementaryEnergy(), RandomPlaced())
+    model = GaussianProcess(fingerprint=Fingerprint(unit=unit))
+    search = Gofee(moves, (RandomPlaced(),), model, n_initial=8, unit=unit)
+
+    def lowest(search, budget):
+        state = search.init(system, 1, np.float64)
+        for _ in range(budget):
+            p = search.ask(prng.key(0), state, system)
+            out = single_points(p.structures, LennardJones())
+            points = Points(p.structures.positions, p.structures.cell, np.asarray(out.energy), np.asarray(out.forces))
+            one = np.ones(1, int)
+            told = Outcome(p.structures, np.asarray(out.energy), one, one, p.origin, one.astype(bool), points)
+            state = search.tell(prng.key(0), state, told, system)
+        return float(state.shared.best)
+
+    assert lowest(search, 70) < -16.3
+    assert lowest(eqx.tree_at(lambda s: s.n_initial, search, 10**6), 300) > -12.0
