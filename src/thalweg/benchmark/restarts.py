@@ -202,7 +202,9 @@ def restart(text: str, seed: int, folder: Path, tolerance: float) -> Row:
     meta = {"name": resolved.name, "n_atoms": len(resolved.system.numbers), "units": resolved.units, "input": text}
     with Store.open(own, write=True) if begun else Store.create(own, meta) as store:
         cpu = _cpu()
-        result = run(resolved.search, resolved.relaxation, resolved.system, settings, stop, store, resume=begun)
+        result = run(
+            resolved.search, resolved.relaxation, resolved.system, settings, stop, store, resume=begun, hosting=resolved.hosting
+        )
         # What worker processes used is not in the run's own clock.
         others = max(0.0, (_cpu() - cpu) - result.progress.session_cpu)
         now, flying = result.progress, int(result.progress.in_flight[1])
