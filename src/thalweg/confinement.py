@@ -1,6 +1,6 @@
 """Regions that suit a system where its input names none, and systems that no region can make possible.
 
-Above the topmost atoms of a slab, in the void of a bulk, around a cluster, or in a ball that a molecule fills to a quarter.
+Above the topmost atoms of a slab, in the void of a bulk, around a cluster, or a ball that a molecule fills to less than half.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from thalweg.errors import InputError
+from thalweg.geometry import nearest_squared
 from thalweg.prng import key as random_key
 from thalweg.space import Space, completed
 from thalweg.structure import Structure
@@ -27,13 +28,13 @@ def suited_regions(template: Structure | None, bonds, cell, pbc, dimensions: int
     bonds, cell, periodic = np.asarray(bonds, np.float64), np.asarray(cell, np.float64), np.asarray(pbc)
     x = np.zeros((0, 3)) if template is None else np.asarray(template.positions, np.float64)
     most = bonds.max()
-    # What the atoms fill close-packed, four times: random structures are loose.
-    volume = 4 * (bonds**3).sum() / np.sqrt(2)
+    # What the atoms fill close-packed, 2.5 times: random structures are loose.
+    volume = 2.5 * (bonds**3).sum() / np.sqrt(2)
     width = 2 * np.cbrt(3 / (4 * np.pi) * volume) + most
     low, high = (x.min(0) - width / 2, x.max(0) + width / 2) if len(x) else (np.full(3, -width / 2), np.full(3, width / 2))
     middle = (low + high) / 2
     radius = (np.linalg.norm(x - middle, axis=1).max() if len(x) else 0.0) + width / 2
-    height = float(x[:, 2].mean()) if len(x) else (cell[2, 2] / 2 if periodic.any() else 0.0)
+    height = _height(x, most) if len(x) else float(cell[2, 2] / 2) if periodic.any() else 0.0
     edge = np.sqrt(4 * np.pi / 4 * (bonds**2).sum()) + most
     known: dict[str, dict] = {}
     if not periodic.any():
@@ -47,16 +48,26 @@ def suited_regions(template: Structure | None, bonds, cell, pbc, dimensions: int
         about = (x.mean(0) if len(x) else cell.sum(0) / 2) - walled.sum(0) / 2
         corner = np.where(periodic, 0.0, np.linalg.solve(cell.T, about)) @ cell
         known["Box"] = {"vectors": walled.tolist(), "origin": corner.tolist(), "periodic": list(pbc)}
-        known["Sphere"] = {"center": (cell.sum(0) / 2).tolist()}
         flat_cell = periodic[:2].all() and not np.abs(cell[:2, 2]).any()
         if flat_cell:
             known["Slab"] = {"vectors": cell[:2, :2].tolist()}
             known["Plane"] = {"vectors": cell[:2, :2].tolist(), "height": height, "periodic": [True, True]}
         heights = _above(x, volume, most, cell, periodic) if flat_cell else None
+        center = cell.sum(0) / 2
+        if heights is not None:
+            center = np.append(cell[:2, :2].sum(0) / 2, sum(heights) / 2)
+        widest = (1 / np.linalg.norm(np.linalg.inv(cell), axis=0))[periodic].min()
+        known["Sphere"] = {"center": center.tolist(), "radius": float(min(width, widest) / 2)}
         if heights is not None:
             known["Slab"] |= {"low": heights[0], "high": heights[1]}
         kind = None if not len(x) else "box" if heights is None else "slab"
     return "plane" if dimensions == 2 else kind, known
+
+
+def _height(x, bond) -> float:
+    """Where a plane goes: through a flat template, a little above a thick one."""
+    z = x[:, 2]
+    return float(z.mean()) if np.ptp(z) < 0.5 * bond else float(z.max() + 0.85 * bond)
 
 
 def _above(x, volume, bond, cell, periodic) -> tuple[float, float] | None:
@@ -86,14 +97,18 @@ def refuse_impossible(system: System) -> None:
     _refuse_outside(system)
     dimensions, bonds = region.dimensions, np.asarray(system.bond_lengths)[added]
     nearest = system.limits[0] * bonds
+    if system.positions is not None and dimensions == 3:  # what of the template lies in it takes room as well
+        template = np.asarray(system.mask) & ~added
+        within = np.asarray(region.contains(np.asarray(system.positions, np.float32)[template]))
+        nearest = np.concatenate([nearest, system.limits[0] * np.asarray(system.bond_lengths)[template][within]])
     needed = (np.pi / 6 * nearest**3 if dimensions == 3 else np.pi / 4 * nearest**2).sum()
     # Centres lie inside, so that half an atom may stick out on every side.
     room = DENSEST[dimensions] * region.swollen(float(nearest.max()) / 2)
     if needed > room and added.sum() > 1:
         what = "volume" if dimensions == 3 else "area"
         raise InputError(
-            f"the region is too small: {added.sum()} atoms need a {what} of {needed:.3g} at {system.limits[0]:g} of their bond "
-            f"lengths, and it has room for {room:.3g}; make it larger"
+            f"the region is too small: {len(nearest)} atoms need a {what} of {needed:.3g} at {system.limits[0]:g} bond lengths "
+            f"from each other, and it has room for {room:.3g}; make it larger"
         )
     _refuse_unreachable(system, added)
 
@@ -117,7 +132,6 @@ def _refuse_outside(system: System) -> None:
 
 def _refuse_unreachable(system: System, added: np.ndarray, points: int = 4096) -> None:
     """Raise where no point of many in the region suits the first atom of any species."""
-    assert (system.region is not None and system.positions is not None) or not added.all()
     template = np.asarray(system.mask) & ~added
     if system.region is None or system.positions is None or not template.any():
         return
@@ -143,9 +157,7 @@ def _refuse_unreachable(system: System, added: np.ndarray, points: int = 4096) -
 
 
 def distances(a, b, system: System) -> np.ndarray:
-    """Distances (n, m) to nearest images, on the host."""
-    d = [a[:, k, None] - b[None, :, k] for k in range(3)]
-    if any(system.pbc):
-        space = Space(completed(np.asarray(system.cell), system.pbc), system.pbc)
-        d = space.minimum_image(*d)
-    return np.sqrt(sum(np.asarray(v, np.float64) ** 2 for v in d))
+    """Distances (n, m) to nearest images, on the host, in single precision."""
+    single = lambda x: np.asarray(x, np.float32)
+    space = Space(single(completed(np.asarray(system.cell), system.pbc)), system.pbc) if any(system.pbc) else None
+    return np.sqrt(np.asarray(nearest_squared(single(a), single(b), space), np.float64))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 
 from thalweg.space import Space
 
@@ -54,6 +57,21 @@ def squared_distances(a, b, space: Space | None = None):
     if space is not None:
         dx, dy, dz = space.minimum_image(dx, dy, dz)
     return dx * dx + dy * dy + dz * dz
+
+
+def nearest_squared(a, b, space: Space | None = None):
+    """Squared distances (n, m) of the nearest images, also in cells that are small or oblique.
+
+    `squared_distances` is exact only up to half the smallest height of the cell; here the images around the one it takes
+    are looked at too.
+    """
+    if space is None:
+        return squared_distances(a, b)
+    d = space.minimum_image(*(a[:, k, None] - b[None, :, k] for k in range(3)))
+    grid = np.array(list(itertools.product(*[(-1, 0, 1) if p else (0,) for p in space.pbc])))
+    shifts = jnp.asarray(grid, d[0].dtype) @ jnp.asarray(space.cell, d[0].dtype)
+    dx, dy, dz = (d[k][None] + shifts[:, k, None, None] for k in range(3))
+    return (dx * dx + dy * dy + dz * dz).min(0)
 
 
 def distances_from(point, x, space: Space | None = None):

@@ -59,9 +59,11 @@ def held(new: Structure, parent: Structure, system: System, start: bool) -> Stru
 
 
 def confine(points, system: System, space: Space | None):
-    """The nearest points (n, 3) inside the system's region; in a periodic cell of the image nearest to its centre."""
-    region = system.region
-    return points if region is None else region.project(beside(points, system, space))
+    """The nearest points (n, 3) inside the system's region; in a periodic cell inside any of its images."""
+    if system.region is None:
+        return points
+    near = beside(points, system, space)
+    return system.region.project(near) + (points - near)
 
 
 def inside(points, system: System, space: Space | None):
@@ -74,8 +76,8 @@ def beside(points, system: System, space: Space | None):
     """The images of points (n, 3) that are nearest to the centre of the region."""
     if space is None or system.region is None:
         return points
-    centre = jnp.asarray(system.region.centre, points.dtype)
-    return centre + nearest_image(points - centre, space)
+    d = points - jnp.asarray(system.region.centre, points.dtype)
+    return points + (nearest_image(d, space) - d)
 
 
 def require_cell(system: System, name: str) -> System:

@@ -14,7 +14,7 @@ import jax.random as jr
 from jax import lax
 
 from thalweg.generators.base import Generator, confine, inside, moved
-from thalweg.geometry import distances_from, in_ball, nearest_image, random_direction, squared_distances, traced_space
+from thalweg.geometry import distances_from, in_ball, nearest_image, nearest_squared, random_direction, traced_space
 from thalweg.space import Space
 from thalweg.structure import Structure
 from thalweg.system import System
@@ -85,7 +85,7 @@ class RandomPlaced(Generator):
             if system.region is not None and system.region.dimensions == 2:
                 points = points.at[:, 2].set(jnp.asarray(system.region.centre, x.dtype)[2])
             within = inside(points, system, space)
-            ratio = jnp.sqrt(squared_distances(points, x, space)) / pair
+            ratio = jnp.sqrt(nearest_squared(points, x, space)) / pair
             ratio = jnp.where(there, ratio, jnp.inf).min(1)
             fits = within & (ratio >= low) & ((ratio <= high) | alone)
             room = jnp.where(fits, jnp.inf, jnp.where(within, jnp.minimum(ratio, high), -0.5))
@@ -128,7 +128,7 @@ class Rattle(Generator):
         def one(i, x):
             atom = order[i]
             points = x[atom] + _disc(jr.fold_in(k_step, i), self.tries, system, dtype) * step
-            ratio = jnp.sqrt(squared_distances(points, x, space)) / ((bonds[atom] + bonds) / 2)
+            ratio = jnp.sqrt(nearest_squared(points, x, space)) / ((bonds[atom] + bonds) / 2)
             others = jnp.asarray(system.mask) & (jnp.arange(n) != atom)
             ratio = jnp.where(others, ratio, jnp.inf).min(1)
             fits = (ratio >= system.limits[0]) & ((ratio <= system.limits[1]) | ~others.any()) & inside(points, system, space)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.generators.base import inside
-from thalweg.geometry import squared_distances, traced_space
+from thalweg.geometry import nearest_squared, traced_space
 from thalweg.system import System
 
 
@@ -26,7 +26,7 @@ def ratios(positions, numbers, system: System, cell=None):
     bonds = jnp.asarray(system.bond_lengths, x.dtype)
     real = jnp.asarray(numbers) >= 0
     pair = (bonds[:, None] + bonds) / 2
-    ratio = jnp.sqrt(jnp.maximum(squared_distances(x, x, space), 0)) / pair
+    ratio = jnp.sqrt(jnp.maximum(nearest_squared(x, x, space), 0)) / pair
     own = jnp.inf
     if space is not None:
         lengths = jnp.sqrt((space.cell**2).sum(1))
