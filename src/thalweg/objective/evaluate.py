@@ -219,15 +219,11 @@ class Stepper:
 
     def tell(self, out: SinglePoint) -> tuple[float, float, bool]:
         """(energy that is lowered, largest generalised force, whether small forces are reason to stop) of `structure`."""
+        told = (np.float64(out.energy), out.forces, out.virial)
         with jax.enable_x64(True):
-            lane = lambda a: jnp.asarray(a, jnp.float64)[..., None]
-            virial = None if out.virial is None else lane(out.virial)
-            evaluation = Evaluation(lane(out.energy), lane(out.forces), self._free[:, 0], jnp.ones(1, bool), virial)
-            x, state, cell, *told = _step(
-                self._relaxer, self._filter, self._x, self._origin, self._numbers, self._free, evaluation, self._state
+            self._next, (energy, largest, settled) = _step(
+                self._relaxer, self._filter, self._x, self._origin, self._numbers, self._free, told, self._state
             )
-            positions, energy, largest, settled = (np.asarray(a)[..., 0] for a in told)
-            self._next = (x, state, positions, None if cell is None else np.asarray(cell)[..., 0])
         return float(energy), float(largest), bool(settled)
 
     def move(self) -> Structure:
@@ -235,12 +231,12 @@ class Stepper:
         if self._next is None:
             raise InputError("a relaxer moves after it was told what the present structure gave")
         self._x, self._state, positions, cell = self._next
-        self._next = None
+        self._next, positions = None, np.asarray(positions)
         old = self._begun
         if cell is None or self._origin is None:
             cell = old.cell
         else:  # axes without periodicity keep having no vector
-            cell = np.where(np.asarray(old.cell).any(-1, keepdims=True), cell, 0)
+            cell = np.where(np.asarray(old.cell).any(-1, keepdims=True), np.asarray(cell), 0)
         # Rotations into a plane's frame and back would leave traces in the last digit of what does not move.
         positions = np.where(np.asarray(old.fixed)[:, None] & (self._origin is None), old.positions, positions)
         self.structure = Structure(positions, old.numbers, cell, old.fixed, old.pbc)
@@ -248,14 +244,20 @@ class Stepper:
 
 
 @eqx.filter_jit
-def _step(relaxer, filter: Filter, x, origin, numbers, free, evaluation: Evaluation, state):
+def _step(relaxer, filter: Filter, x, origin, numbers, free, told, state):
+    """((next coordinates, state, positions, cell), (energy, largest force, settled)); `told` is without lanes."""
+    energy, forces, virial = told
+    energy, forces = jnp.asarray(energy)[None], jnp.asarray(forces)[..., None]
+    virial = None if virial is None else jnp.asarray(virial)[..., None]
+    evaluation = Evaluation(energy, forces, jnp.full(numbers.shape, jnp.nan), jnp.isfinite(energy), virial)
     _, cell = filter.unpack(x, origin, numbers)
     forces, energy = filter.pull(x, origin, evaluation, cell, numbers)
     forces = forces * free
     move, after = relaxer.step(x, forces, energy, state)
     settled = jnp.broadcast_to(jnp.asarray(relaxer.settled(state)), energy.shape)
     positions, cell = filter.unpack(x + move, origin, numbers)
-    return x + move, after, cell, positions, energy, largest_norm(forces), settled
+    onward = (x + move, after, positions[..., 0], None if cell is None else cell[..., 0])
+    return onward, (energy[0], largest_norm(forces)[0], settled[0])
 
 
 def _projected(filter: Filter, structure: Structure, vectors: np.ndarray) -> np.ndarray:
