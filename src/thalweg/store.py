@@ -223,6 +223,13 @@ class Store:
             return []
         return [journal.from_row(row) for row in self._rows(journal.QUERY)]
 
+    def failures(self) -> list[tuple[str, int]]:
+        """What calculators said when they failed, and how often, the most frequent first."""
+        if self._rows("PRAGMA user_version")[0][0] < 3:
+            return []
+        query = "SELECT error, count(*) FROM evaluations WHERE error IS NOT NULL GROUP BY error ORDER BY count(*) DESC, error"
+        return self._rows(query)  # type: ignore[return-value]
+
     def checkpoint(self) -> bytes | None:
         """The bytes of the last checkpoint, verified; None if there was none."""
         rows = self._rows("SELECT version, sha256, data FROM checkpoint")

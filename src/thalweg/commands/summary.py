@@ -55,6 +55,10 @@ def summary(store: Store) -> str:
         )
         reason = f"; ended because it {meta['reason']}" if meta.get("reason") else ""
         lines.append(paragraph("cost", cost + reason.replace("it interrupted", "it was interrupted")))
+    failures = store.failures()
+    if failures:
+        often, count = failures[0][0], sum(n for _, n in failures)
+        lines.append(paragraph("failed", f"{plural(count, 'evaluation')}, most often because: {often}"))
     files = [f for f in FILES if (store.folder / f).exists()]
     lines.append(paragraph("files", f"{store.folder}: {', '.join(files)}"))
     return "\n".join(lines)
