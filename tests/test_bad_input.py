@@ -227,7 +227,9 @@ def test_files_of_periodic_systems(thalweg_):
     refused(thalweg_("anneal", "close.extxyz", *silicon), 2, "atoms 0 and 1 are 0.01 apart")
     crystal.set_constraint(FixAtoms(indices=range(8)))
     ase.io.write("fixed.extxyz", crystal)
-    refused(thalweg_("search", "fixed.extxyz", *silicon), 2, "fixed.extxyz are fixed, and nothing is left to search", "free some")
+    refused(
+        thalweg_("search", "fixed.extxyz", *silicon), 2, "fixed.extxyz are fixed, and nothing is left to search", "free some"
+    )
 
 
 @pytest.mark.parametrize(
