@@ -1,5 +1,7 @@
 """Calculators as potentials, and what evaluating by them means."""
 
+import tomllib
+
 import ase
 import ase.build
 import ase.io
@@ -13,7 +15,7 @@ from ase.optimize import BFGS
 from ase.optimize import FIRE as AseFire
 from calculators import PATH
 
-from thalweg import InputError, LennardJones, PotentialError, StructureError, from_ase
+from thalweg import InputError, LennardJones, PotentialError, StructureError, cli, from_ase
 from thalweg.objective.base import Task
 from thalweg.objective.evaluate import Evaluate
 from thalweg.potentials.black_box import BlackBox
@@ -369,3 +371,90 @@ def test_optimisers_keep_constraints_and_take_filters():
     before = fixed.positions[[0, 3]].copy()
     assert ThalwegOptimizer(fixed, logfile=None).run(fmax=1e-3, steps=200)
     np.testing.assert_array_equal(fixed.positions[[0, 3]], before)
+
+
+@pytest.fixture
+def thalweg_(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = cli.main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def test_relax_by_a_calculator(thalweg_):
+    atoms = alloy()
+    atoms.set_constraint(FixAtoms([0, 3]))
+    ase.io.write("in.traj", [atoms, alloy()])
+    code, out, _ = thalweg_("relax", "in.traj", "--calculator", "emt", "--fmax", "0.002")
+    assert code == 0
+    found = ase.io.read("in-relaxed.extxyz", ":")
+    for start, end in zip((atoms, alloy()), found, strict=True):
+        start.calc = EMT()
+        BFGS(start, logfile=None).run(fmax=1e-4)
+        np.testing.assert_allclose(end.get_potential_energy(), start.get_potential_energy(), atol=1e-5)
+        assert f"{end.get_potential_energy():.5f}"[:-1] in out
+    np.testing.assert_allclose(found[0].positions[[0, 3]], alloy().positions[[0, 3]], atol=1e-8)
+
+
+def test_relax_a_cell_by_a_calculator(thalweg_):
+    crystal = ase.build.bulk("Cu", "fcc", a=3.7, cubic=True)
+    crystal.rattle(0.02, seed=2)
+    ase.io.write("cu.xyz", crystal)
+    code, out, _ = thalweg_("relax", "cu.xyz", "--calculator", "emt", "--filter", "frechet", "--fmax", "1e-3")
+    crystal.calc = EMT()
+    BFGS(FrechetCellFilter(crystal), logfile=None).run(fmax=1e-4)
+    assert code == 0
+    relaxed = ase.io.read("cu-relaxed.extxyz")
+    np.testing.assert_allclose(relaxed.get_volume(), crystal.get_volume(), rtol=1e-3)
+    assert "pressure GPa" in out
+    assert np.abs(relaxed.get_stress()).max() < 1e-4
+
+
+def test_relax_says_what_failed(thalweg_):
+    ase.io.write("two.xyz", ase.Atoms("C2", positions=[[0, 0, 0], [3, 0, 0]]))
+    code, out, err = thalweg_("relax", "two.xyz", "--calculator", f"{PATH}:Raises")
+    assert code == 1
+    assert err == "thalweg: structure 0: Raises: RuntimeError: the SCF did not converge after 100 cycles\n"
+    assert "1 did not converge" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--calculator", "emtt"], 'no calculator "emtt". Did you mean "emt"'),
+        (["--calculator", "emt"], "EMT does not know Fe"),
+        (["--calculator", "emt", "--potential", "gupta"], "give one"),
+        (["--calculator", "emt", "--set", "asap_cutof=true"], 'Did you mean "asap_cutoff"'),
+        (["--calculator", "emt", "--set", "potental.fresh=true"], 'Did you mean "potential"'),
+        (["--set", "asap_cutoff=true", "--potential", "gupta"], "write section.key=value"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_calculator_cannot_do_is_one_line(thalweg_, arguments, says):
+    ase.io.write("fe.xyz", ase.Atoms("Fe2", positions=[[0, 0, 0], [2, 0, 0]]))
+    code, out, err = thalweg_("relax", "fe.xyz", *arguments)
+    assert code in (2, 4)
+    assert says in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_an_input_with_a_calculator(thalweg_, tmp_path):
+    (tmp_path / "mine.py").write_text("from ase.calculators.emt import EMT\n\n\ndef make(**given):\n    return EMT(**given)\n")
+    code, out, err = thalweg_("init", "--formula", "Cu3Al4", "--calculator", "mine:make", "--set", "asap_cutoff=true")
+    assert (code, err) == (0, "")
+    table = tomllib.loads(out)["potential"]
+    assert table == {
+        "kind": "calculator",
+        "calculator": f"{tmp_path / 'mine.py'}:make",  # so that a run can be resumed from anywhere
+        "fresh": True,
+        "arguments": {"asap_cutoff": True},
+    }
+    both = thalweg_("search", "Cu3", "--formula", "Cu4")
+    assert both[0] == 2
+    assert "Cu3 and --formula Cu4 are given; give one" in both[2]

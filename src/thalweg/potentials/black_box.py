@@ -44,7 +44,7 @@ class Arguments(dict):
         return hash(repr(sorted(self.items())))
 
 
-def _path(calculator: str | Callable) -> ImportPath:
+def _path(calculator: Any) -> ImportPath:
     """The import path of what was given: a short name, a path, or a class or function of a module."""
     if callable(calculator):
         calculator = f"{calculator.__module__}:{calculator.__qualname__}"
