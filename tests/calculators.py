@@ -58,6 +58,19 @@ class Sleeps(_Springs):
         time.sleep(self.seconds)
 
 
+class SaysWhere(_Springs):
+    """Writes the number of its process into a file, and then takes two minutes."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def misbehave(self):
+        Path(self.path + ".part").write_text(str(os.getpid()))
+        os.rename(self.path + ".part", self.path)
+        time.sleep(120)
+
+
 class Dies(_Springs):
     """Takes its process with it where the first atom is beyond 5 Å."""
 

@@ -2,8 +2,11 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +109,52 @@ def test_processes_have_one_thread_and_no_voice(capfd):
     np.testing.assert_allclose(workers.submit(task(0)).result(timeout=60).energy, 1.0)
     workers.close()
     assert capfd.readouterr().out == ""
+
+
+HELD = """
+import sys, time
+from thalweg.objective.base import Task
+from thalweg.objective.evaluate import Evaluate
+from thalweg.objective.workers import open_workers
+from thalweg import BlackBox, LBFGS, Relaxation, Structure
+
+if __name__ == "__main__":
+    evaluate = Evaluate(Relaxation(BlackBox(sys.argv[1], {"path": sys.argv[2]}), LBFGS(), 1e-6, 1))
+    workers = open_workers("processes", 1, evaluate)
+    workers.submit(Task(0, Structure.create([[0, 0, 0], [0, 3, 0]], [6, 6])))
+    time.sleep(120)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    (tmp_path / "held.py").write_text(HELD)
+    told = tmp_path / "pid"
+    run = subprocess.Popen([sys.executable, str(tmp_path / "held.py"), f"{PATH}:SaysWhere", str(told)])
+    try:
+        wait_for(told.exists, 60)
+        run.kill()
+        run.wait()
+        worker = int(told.read_text())
+        wait_for(lambda: not alive(worker), 20)
+    finally:
+        run.kill()
+
+
+def wait_for(what, seconds):
+    """Wait until something is so; fail if it never is."""
+    end = time.perf_counter() + seconds
+    while not what():
+        assert time.perf_counter() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def alive(pid):
+    """Whether a process runs; one that ended and that nobody asked about does not."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_results_and_objectives_can_be_sent():
