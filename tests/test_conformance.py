@@ -14,6 +14,7 @@ from thalweg.generators.cells import LatticeFragment, RandomCell
 from thalweg.generators.crystals import SymmetricCell, VariableCell
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
 from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist, NearSwap, Slip, Wave
+from thalweg.generators.placed import Permute, RandomPlaced, Rattle
 from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
 from thalweg.potentials.base import EnergyPotential, Evaluation
@@ -216,7 +217,10 @@ def test_wrong_relaxer_is_caught(wrong):
         check_relaxer(wrong(), max_steps=3000)
 
 
-GENERATORS = [RandomBall(), SymmetricRandom(), Displace(), Squeeze(), Twist(), Relocate(), Interior(), Swap()]
+GENERATORS = [
+    RandomBall(), SymmetricRandom(), Displace(), Squeeze(), Twist(), Relocate(), Interior(), Swap(),
+    RandomPlaced(), Rattle(), Permute(),
+]  # fmt: skip
 ALLOY = cluster([AG] * 8 + [AU] * 5, Gupta())
 
 

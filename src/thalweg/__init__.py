@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "structure": ("Structure", "from_ase", "to_ase"),
-    "system": ("System", "cluster", "periodic"),
+    "system": ("System", "cluster", "confined", "periodic"),
     "errors": ("InputError", "PotentialError", "RunFolderError", "StructureError", "ThalwegError"),
     "io": ("read_structure", "read_structures", "write_structure"),
     "potentials.base": ("EnergyPotential", "Evaluation", "Potential"),
@@ -32,6 +32,7 @@ _PUBLIC = {
     "generators.base": ("Generator",),
     "generators.mutation": ("Displace", "Interior", "Relocate", "Squeeze", "Swap", "Twist"),
     "generators.symmetrise": ("Symmetrise",),
+    "generators.placed": ("Permute", "RandomPlaced", "Rattle"),
     "generators.random": ("RandomBall", "SymmetricRandom"),
     "generators.seeded": ("Seeded",),
     "objective.base": ("Evaluated", "Objective", "Task", "WorkerLost", "Workers"),
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from thalweg.errors import InputError, PotentialError, RunFolderError, StructureError, ThalwegError
     from thalweg.generators.base import Generator
     from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
+    from thalweg.generators.placed import Permute, RandomPlaced, Rattle
     from thalweg.generators.random import RandomBall, SymmetricRandom
     from thalweg.generators.seeded import Seeded
     from thalweg.generators.symmetrise import Symmetrise
@@ -81,7 +83,7 @@ if TYPE_CHECKING:
     from thalweg.search.random_search import RandomSearch
     from thalweg.store import Record, Store
     from thalweg.structure import Structure, from_ase, to_ase
-    from thalweg.system import System, cluster, periodic
+    from thalweg.system import System, cluster, confined, periodic
 
 
 def __getattr__(name: str):

@@ -125,7 +125,7 @@ def resolve(tables: Mapping) -> Resolved:
     relaxer_table = schema.fill("relaxer", {"kind": usual, **tables.get("relaxer", {})}, "[relaxer]", defaults)
     own = {}
     if made.periodic and isinstance(search, BasinHopping):
-        own = presets.periodic_settings(system) if system.template is None else presets.TEMPLATE_SETTINGS
+        own = presets.TEMPLATE_SETTINGS if is_placed(system, potential) else presets.periodic_settings(system)
     if relaxer_table["kind"] == "annealing":
         relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
     workers_table, hosting = resolve_workers(tables.get("workers", {}), needs_host(search, potential))
