@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from calculators import PATH
 
-from thalweg import InputError, LennardJones
+from thalweg import InputError
 from thalweg.objective.base import Task, WorkerLost
 from thalweg.objective.evaluate import Evaluate
 from thalweg.objective.workers import from_executor, open_workers
@@ -158,8 +158,7 @@ def alive(pid):
 
 
 def test_results_and_objectives_can_be_sent():
-    whole = Evaluate(Relaxation(LennardJones(), LBFGS(), 1e-3, 5))
-    start = Task(3, Structure.create(np.random.default_rng(0).normal(size=(7, 3)) * 1.2))
+    whole, start = objective(), task(3, 1.0)
     here = whole(start)
     there = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(whole))(pickle.loads(pickle.dumps(start)))))
     np.testing.assert_array_equal(here.positions, there.positions)
@@ -196,7 +195,7 @@ def test_what_cannot_be_opened_is_one_line(spec, count, says):
     assert says in str(error.value)
 
 
-def test_a_dask_cluster(tmp_path):
+def test_a_dask_cluster():
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
@@ -208,7 +207,7 @@ def test_a_dask_cluster(tmp_path):
 
 
 def test_threads_are_kept_busy():
-    """A hundred workers that sleep: 300 evaluations of .2 s take little more than three rounds of them."""
+    """A hundred workers that sleep: 300 evaluations of .2 s would take a minute one by one, and take three rounds of them."""
     workers = open_workers("threads", 100, objective("Sleeps", seconds=0.2))
     begun = time.perf_counter()
     futures = [workers.submit(task(k, 0.0)) for k in range(300)]
@@ -216,10 +215,11 @@ def test_threads_are_kept_busy():
     spent = time.perf_counter() - begun
     workers.close()
     assert all(f.result().status == STEP_LIMIT for f in futures)
-    assert spent < 1.8
+    assert spent < 6  # .7 s on an idle machine
 
 
-def test_a_pool_of_pythons_own(tmp_path):
+@pytest.mark.slow
+def test_a_pool_of_pythons_own():
     import multiprocessing
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
