@@ -66,6 +66,9 @@ class Simple(Posterior, EnergyPotential):
 
 
 class SimpleSurrogate(Surrogate):
+    def suited(self, system, energy_unit=1.0):
+        return self
+
     def fit(self, key, data, previous=None):
         valid = np.asarray(data.valid)
         features = np.array([heights(x) for x in data.positions])
@@ -78,7 +81,7 @@ class SimpleSurrogate(Surrogate):
 
 
 def searches():
-    options = {"n_initial": 4, "candidates": 4, "steps": 20, "unit": 0.75}
+    options = {"n_initial": 4, "candidates": 4, "steps": 20}
     return Gofee((Displace(),), (RandomPlaced(),), SimpleSurrogate(), **options)
 
 
@@ -251,7 +254,7 @@ def test_a_run_without_progress_ends_and_the_next_knows_nothing_of_it():
 
 
 def test_hops_start_where_the_walker_stands():
-    options = {"n_initial": 3, "candidates": 4, "steps": 20, "unit": 0.75, "temperature": 1e-9}
+    options = {"n_initial": 3, "candidates": 4, "steps": 20, "temperature": 1e-9}
     search = SurrogateHopping((Displace(),), (RandomPlaced(),), SimpleSurrogate(), **options)
     _, state = turns(search, search.init(LJ, 1, np.float64), 8)
     w, memory = state.walkers, state.shared
@@ -272,14 +275,11 @@ def test_a_model_saves_evaluations():
     from thalweg.generators.complementary import ComplementaryEnergy
     from thalweg.generators.crossover import CutAndSplice
     from thalweg.generators.placed import Rattle
-    from thalweg.surrogates.fingerprint import Fingerprint
     from thalweg.surrogates.gaussian_process import GaussianProcess
 
     system: System = cluster([0] * 7, LennardJones())
-    unit = float(system.bond_lengths.mean()) / 1.5
     moves = (Rattle(), CutAndSplice(), ComplementaryEnergy(), RandomPlaced())
-    model = GaussianProcess(fingerprint=Fingerprint(unit=unit))
-    search = Gofee(moves, (RandomPlaced(),), model, n_initial=8, unit=unit)
+    search = Gofee(moves, (RandomPlaced(),), GaussianProcess(), n_initial=8)
 
     def lowest(search, budget):
         state = search.init(system, 1, np.float64)

@@ -279,8 +279,18 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     total = sum(row["weight"] for row in moves)
     operators = [{"kind": "cut-and-splice", "weight": 0.5}]
     operators += [{**row, "weight": number(0.5 * row["weight"] / total)} for row in moves]
+    learned = {
+        **scale,
+        "surrogate": {"kind": "gaussian-process"},
+        "moves": [
+            {**schema.table_of("generator", g), "weight": w} for g, w in zip(*presets.learned_moves(system), strict=True)
+        ],
+        "starts": [{"kind": "random-placed", "weight": 1.0}],
+    }
     relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
     return {
+        "Gofee": learned,
+        "SurrogateHopping": learned,
         "LBFGS": {"max_step": float(relaxer.max_step)},
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "RandomSearch": {"starts": starts},

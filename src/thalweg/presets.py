@@ -8,6 +8,8 @@ from thalweg.errors import InputError, suggest
 from thalweg.generators.base import Generator
 from thalweg.generators.bonds import BondSwitch
 from thalweg.generators.cells import LatticeFragment, RandomCell
+from thalweg.generators.complementary import ComplementaryEnergy
+from thalweg.generators.crossover import CutAndSplice
 from thalweg.generators.crystals import SymmetricCell, VariableCell
 from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
 from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist, Slip
@@ -21,8 +23,11 @@ from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.base import Search
 from thalweg.search.basin_hopping import BasinHopping
+from thalweg.search.gofee import Gofee
 from thalweg.settings import Hosting
 from thalweg.structure import Structure
+from thalweg.surrogates.base import Surrogate
+from thalweg.surrogates.gaussian_process import GaussianProcess
 from thalweg.system import System
 
 #: Shares of random, symmetric and seeded starts where seeds are given.
@@ -140,6 +145,24 @@ def placed_search(system: System, potential: Potential, structures: list[Structu
     return BasinHopping(
         moves, starts, start_weights=weights, temperature=0.5, energy_scale=1.0 if scale is None else scale, patience=20
     )
+
+
+def learned_moves(system: System) -> tuple[tuple[Generator, ...], list[float]]:
+    """Generators of candidates that a model chooses from, and their weights: large and small changes, crossover, chance."""
+    moves: tuple[Generator, ...] = (
+        Rattle(), Rattle(amplitude=0.4, share=1.0), CutAndSplice(), ComplementaryEnergy(), RandomPlaced(),
+    )  # fmt: skip
+    weights = [3.0, 2.0, 2.0, 2.0, 1.0]
+    mixture = len(np.unique(np.asarray(system.numbers)[np.asarray(system.searched)])) > 1
+    return ((*moves, Permute()), [*weights, 1.0]) if mixture else (moves, weights)
+
+
+def gofee_search(system: System, potential: Potential, surrogate: Surrogate | None = None) -> Gofee:
+    """GOFEE from random starts, by default with a Gaussian process on fingerprints."""
+    scale = potential.energy_scale(np.asarray(system.numbers))
+    moves, weights = learned_moves(system)
+    model = GaussianProcess() if surrogate is None else surrogate
+    return Gofee(moves, (RandomPlaced(),), model, move_weights=weights, energy_scale=1.0 if scale is None else scale)
 
 
 #: What suits walks on a template, whose atoms make every step dear.

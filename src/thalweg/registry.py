@@ -66,6 +66,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "wave": "thalweg.generators.periodic:Wave",
         "slip": "thalweg.generators.periodic:Slip",
         "replicate": "thalweg.generators.replicate:Replicate",
+        "complementary": "thalweg.generators.complementary:ComplementaryEnergy",
         "cut-and-splice": "thalweg.generators.crossover:CutAndSplice",
         "bond-switch": "thalweg.generators.bonds:BondSwitch",
         "random-cell": "thalweg.generators.cells:RandomCell",
@@ -79,6 +80,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "search": {
         "basin-hopping": "thalweg.search.basin_hopping:BasinHopping",
+        "gofee": "thalweg.search.gofee:Gofee",
+        "surrogate-hopping": "thalweg.search.surrogate_hopping:SurrogateHopping",
         "evolutionary": "thalweg.search.evolutionary:Evolutionary",
         "minima-hopping": "thalweg.search.minima_hopping:MinimaHopping",
         "particle-swarm": "thalweg.search.particle_swarm:ParticleSwarm",
@@ -89,6 +92,19 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "surrogate": {
         "gaussian-process": "thalweg.surrogates.gaussian_process:GaussianProcess",
+    },
+    "fingerprint": {
+        "histograms": "thalweg.surrogates.fingerprint:Fingerprint",
+    },
+    "acquisition": {
+        "lower-confidence-bound": "thalweg.surrogates.acquisition:LowerConfidenceBound",
+        "annealed-kappa": "thalweg.surrogates.acquisition:AnnealedKappa",
+        "expected-improvement": "thalweg.surrogates.acquisition:ExpectedImprovement",
+    },
+    "sampler": {
+        "k-means": "thalweg.search.sampling:KMeans",
+        "kernel-similarity": "thalweg.search.sampling:KernelSimilarity",
+        "population": "thalweg.search.sampling:Population",
     },
 }
 
@@ -101,6 +117,9 @@ BASES = {
     "region": "thalweg.region:Region",
     "search": "thalweg.search.base:Search",
     "surrogate": "thalweg.surrogates.base:Surrogate",
+    "fingerprint": "thalweg.surrogates.fingerprint:Fingerprint",
+    "acquisition": "thalweg.surrogates.acquisition:Acquisition",
+    "sampler": "thalweg.search.sampling:Sampler",
 }
 
 

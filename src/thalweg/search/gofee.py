@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -23,7 +24,7 @@ from thalweg.structure import Structure
 from thalweg.surrogates.acquisition import Acquisition, LowerConfidenceBound
 from thalweg.surrogates.base import Posterior, Surrogate
 from thalweg.surrogates.fingerprint import Fingerprint
-from thalweg.surrogates.surroundings import images_of
+from thalweg.surrogates.surroundings import images_of, unit_of
 from thalweg.system import System
 from thalweg.typing import Array
 
@@ -56,6 +57,9 @@ class Gofee(ModelSearch):
     run begins. `refit` is the growth of the data after which hyper-parameters are fitted anew.
     """
 
+    #: What [run] takes where an input does not say: of every proposal a few true steps downhill, all of which teach.
+    hosted: ClassVar[dict] = {"max_steps": 3}
+
     moves: tuple[Generator, ...]
     starts: tuple[Generator, ...]
     move_weights: Array
@@ -63,10 +67,9 @@ class Gofee(ModelSearch):
     surrogate: Surrogate
     acquisition: Acquisition
     sampler: Sampler
-    fingerprint: Fingerprint
     n_initial: int = 10
-    candidates: int = 24
-    steps: int = 100
+    candidates: int = 20
+    steps: int = 50
     patience: int = 0
     apart: float = 0.02
     refit: float = 1.2
@@ -82,29 +85,23 @@ class Gofee(ModelSearch):
         acquisition: Acquisition = LowerConfidenceBound(),  # noqa: B008 (immutable)
         sampler: Sampler = KMeans(),  # noqa: B008
         n_initial: int = 10,
-        candidates: int = 24,
-        steps: int = 100,
+        candidates: int = 20,
+        steps: int = 50,
         patience: int = 0,
         apart: float = 0.02,
         refit: float = 1.2,
         energy_scale: float = 1.0,
-        unit: float = 1.0,
     ):
         self.moves, self.starts, self.surrogate = tuple(moves), tuple(starts), surrogate
         self.move_weights = np.asarray(np.ones(len(moves)) if move_weights is None else move_weights, np.float32)
         self.start_weights = np.asarray(np.ones(len(starts)) if start_weights is None else start_weights, np.float32)
-        self.acquisition, self.sampler, self.fingerprint = acquisition, sampler, Fingerprint(unit=unit)
+        self.acquisition, self.sampler = acquisition, sampler
         self.n_initial, self.candidates, self.steps, self.patience = n_initial, candidates, steps, patience
         self.apart, self.refit, self.energy_scale = apart, refit, energy_scale
 
     @property
     def origins(self) -> tuple[str, ...]:
         return tuple(g.name for g in self.moves + self.starts)
-
-    @property
-    def unit(self) -> float:
-        """One Å in the unit of length."""
-        return float(self.fingerprint.unit)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -231,12 +228,13 @@ class Gofee(ModelSearch):
 
     def _fitted(self, memory: Memory, rows: int, previous: Posterior | None, system: System) -> Posterior:
         data = memory.dataset(system, rows)
-        digest = hashlib.blake2b(repr((self.surrogate, rows, int(memory.fitted) if previous is not None else 0)).encode())
+        surrogate = self.surrogate.suited(system, 1.0 if real(system) else self.energy_scale)
+        digest = hashlib.blake2b(repr((surrogate, rows, int(memory.fitted) if previous is not None else 0)).encode())
         for a in (data.positions[:rows], data.energy[:rows], np.asarray(system.cell), data.numbers):
             digest.update(np.ascontiguousarray(a).tobytes())
         name = digest.hexdigest()
         if name not in _MODELS:
-            _MODELS[name] = self.surrogate.fit(prng.key(rows), data, previous)
+            _MODELS[name] = surrogate.fit(prng.key(rows), data, previous)
             while len(_MODELS) > 8:
                 _MODELS.popitem(last=False)
         _MODELS.move_to_end(name)
@@ -260,11 +258,16 @@ class Gofee(ModelSearch):
 
     def described(self, x, system: System) -> np.ndarray:
         """Fingerprints (n, features) of structures (n, atoms, 3)."""
-        numbers = np.asarray(system.numbers)
-        species = tuple(int(z) for z in np.unique(numbers) if z >= 0)
-        images = images_of(np.asarray(system.cell), system.pbc, self.fingerprint.reach)
+        fingerprint = Fingerprint(unit=unit_of(system))
+        species = tuple(int(z) for z in np.unique(np.asarray(system.numbers)) if z >= 0)
+        images = images_of(np.asarray(system.cell), system.pbc, fingerprint.reach)
         structures = structures_of(as_leaves(system, np.float64), jnp.asarray(x, jnp.float64))
-        return np.asarray(_describe(as_leaves(self.fingerprint, np.float64), structures, species, images))
+        return np.asarray(_describe(as_leaves(fingerprint, np.float64), structures, species, images))
+
+
+def real(system: System) -> bool:
+    """Whether there are chemical elements, whose energies are in eV."""
+    return bool((np.asarray(system.numbers) > 0).any())
 
 
 def typical2(features: np.ndarray) -> float:

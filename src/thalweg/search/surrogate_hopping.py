@@ -45,17 +45,16 @@ class SurrogateHopping(Gofee):
         sampler: Sampler = KMeans(),  # noqa: B008
         n_initial: int = 10,
         candidates: int = 8,
-        steps: int = 100,
+        steps: int = 50,
         patience: int = 0,
         apart: float = 0.02,
         refit: float = 1.2,
         energy_scale: float = 1.0,
-        unit: float = 1.0,
         temperature: float = 0.8,
     ):
         super().__init__(
             moves, starts, surrogate, move_weights, start_weights, acquisition, sampler, n_initial, candidates, steps,
-            patience, apart, refit, energy_scale, unit,
+            patience, apart, refit, energy_scale,
         )  # fmt: skip
         self.temperature = temperature
 

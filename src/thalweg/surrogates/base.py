@@ -7,6 +7,7 @@ import abc
 import equinox as eqx
 
 from thalweg.potentials.base import Potential
+from thalweg.system import System
 from thalweg.typing import Array, Bool, Float, Int
 
 
@@ -42,3 +43,7 @@ class Surrogate(eqx.Module):
 
         Datasets that share their padded shapes share one compilation.
         """
+
+    def suited(self, system: System, energy_unit: float = 1.0) -> Surrogate:
+        """This with lengths and energies in the units of a system: of a model system its bond and `energy_unit`."""
+        return self
