@@ -49,9 +49,10 @@ def check(options: Namespace) -> int:
 
     from thalweg import schema, testing
     from thalweg.composition import boundaries
+    from thalweg.config import resolve
     from thalweg.formula import parse_formula
     from thalweg.potentials.pair import LennardJones
-    from thalweg.system import periodic
+    from thalweg.system import cluster, periodic
 
     room, name = _room_and_name(options.what)
     table: dict = {"kind": name}
@@ -60,8 +61,13 @@ def check(options: Namespace) -> int:
         if not equals:
             raise InputError(f"--set {assignment}: write field=value")
         table[key.strip()] = value(text.strip())
-    component = schema.build(room, schema.fill(room, table, name))
     _, numbers, _ = parse_formula(options.formula)
+    if room == "search":  # its moves and starts are those of the system
+        tables = {"system": {"formula": options.formula}, "potential": {"kind": "lennard-jones"}, "search": table}
+        full = resolve(tables).tables["search"]
+    else:
+        full = schema.fill(room, table, name)
+    component = schema.build(room, full)
     begun = time.perf_counter()
     try:
         if room == "potential":
@@ -74,12 +80,14 @@ def check(options: Namespace) -> int:
             cell, pbc = boundaries({"cell": value(options.cell)} if options.cell else {}, len(numbers))
             potential = LennardJones(cutoff=2.5) if any(pbc) else LennardJones()
             testing.check_generator(component, periodic(np.asarray(numbers), potential, cell, pbc))
+        elif room == "search":
+            testing.check_search(component, cluster(np.asarray(numbers), LennardJones()))
         else:
-            raise InputError("searches have no conformance test yet; potentials, relaxers, filters and generators have")
+            raise InputError(f"a {room} has no conformance test; potentials, relaxers, filters, generators and searches have")
     except AssertionError as error:
         print(f"thalweg: failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    fields = ", ".join(f"{k} = {_short(v)}" for k, v in schema.fill(room, table, name).items() if k != "kind")
+    fields = ", ".join(f"{k} = {_short(v)}" for k, v in full.items() if k != "kind")
     print(f"{type(component).__name__} passes as a {room} ({fields or 'no fields'}; {time.perf_counter() - begun:.1f} s)")
     return 0
 
