@@ -179,6 +179,22 @@ def test_what_cannot_be_sent_is_one_line():
     assert "\n" not in str(error.value)
 
 
+class Elsewhere(Evaluate):
+    """Something that only this process can make."""
+
+    def __reduce__(self):
+        return exec, (f"if __import__('os').getpid() != {os.getpid()}: raise RuntimeError('not here')",)
+
+
+def test_what_cannot_be_made_there_is_one_line(capfd):
+    workers = open_workers("processes", 1, Elsewhere(objective().relaxation))
+    for k in range(2):
+        with pytest.raises(RuntimeError, match=r"cannot make what it should evaluate \(RuntimeError: not here\)"):
+            workers.submit(task(k)).result(timeout=60)
+    workers.close()
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("spec", "count", "says"),
     [

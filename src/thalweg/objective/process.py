@@ -22,18 +22,21 @@ LIMITS = {
 }
 XLA = "--xla_cpu_multi_thread_eigen=false"
 
-_objective = None
+_objective, _trouble = None, "it was given none"
 
 
 def begin(objective: bytes, environment: Mapping[str, str], path: list[str]) -> None:
     """Prepare this process for tasks of a pickled objective; standard output goes nowhere from here on."""
-    global _objective
+    global _objective, _trouble
     os.environ.update({**LIMITS, **environment})
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA}".strip()
     sys.path += [p for p in path if p not in sys.path]
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
-    _objective = pickle.loads(objective)
+    try:
+        _objective = pickle.loads(objective)
+    except Exception as error:  # each task then says so; an exception here would end the pool with a traceback
+        _trouble = f"{type(error).__name__}: {' '.join(str(error).split())}"
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
@@ -47,7 +50,7 @@ def _end_with(parent: int) -> None:
 def work(task: bytes) -> bytes:
     """Evaluate a pickled task; the pickled result."""
     if _objective is None:
-        raise RuntimeError("a worker was given a task before its objective")
+        raise RuntimeError(f"a worker process cannot make what it should evaluate ({_trouble})")
     return pickle.dumps(_objective(pickle.loads(task)))
 
 
