@@ -36,6 +36,11 @@ class Raises(_Springs):
         raise RuntimeError("the SCF did not converge\nafter 100 cycles")
 
 
+class Unknowing(_Springs):
+    def misbehave(self):
+        raise RuntimeError(f"no parameters for {self.atoms.symbols[0]}")
+
+
 class RaisesFarOut(_Springs):
     """Fails where the first atom is beyond 5 Å."""
 

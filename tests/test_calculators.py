@@ -18,6 +18,7 @@ from calculators import PATH
 from thalweg import InputError, LennardJones, PotentialError, StructureError, cli, from_ase
 from thalweg.objective.base import Task
 from thalweg.objective.evaluate import Evaluate
+from thalweg.potentials import black_box
 from thalweg.potentials.black_box import BlackBox
 from thalweg.relax.ase import ThalwegOptimizer
 from thalweg.relax.base import CONVERGED, FAILED, STEP_LIMIT
@@ -246,6 +247,16 @@ def test_unknown_elements_and_arguments_are_refused_at_once():
         BlackBox("emt").lanes(np.zeros((2, 3)), np.array([29, 29]))
     with pytest.raises(StructureError, match="no volume"):
         BlackBox("emt").space([[1, 0, 0], [2, 0, 0], [0, 0, 1]], (True, True, True))
+
+
+def test_expensive_calculators_are_not_tried_on_elements(monkeypatch):
+    """A run of such a program for each element would take longer than anyone waits for a command to begin."""
+    potential = mine("Unknowing")
+    with pytest.raises(PotentialError, match="Unknowing does not know Cu"):
+        potential.check(np.array([29]))
+    module = type(potential.create()).__module__
+    monkeypatch.setattr(black_box, "SLOW", (module,))
+    mine("Unknowing", label="slow").check(np.array([29]))
 
 
 @pytest.fixture(scope="module")

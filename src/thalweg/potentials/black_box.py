@@ -33,8 +33,11 @@ SHORT = {
 PIP = {"mace": "mace-torch"}
 #: Arguments that keep calculators from talking, by the package they come from; what a user gives goes before them.
 QUIET: dict[str, dict[str, Any]] = {"tblite": {"verbosity": 0}, "gpaw": {"txt": None}}
-#: Packages whose single point of a few atoms costs too much for a look at what elements they know.
-SLOW = ("gpaw", "mace", "fairchem", "abinit", "vasp", "espresso")
+#: Modules, by any part of their names, whose single point of an atom costs too much for a look at what elements they know.
+SLOW = (
+    "gpaw", "mace", "fairchem", "abinit", "vasp", "espresso", "siesta", "castep", "cp2k", "aims", "orca", "psi4", "nwchem",
+    "gaussian", "qchem", "turbomole", "octopus", "elk", "dmol", "onetep", "openmx", "fleur", "socketio",
+)  # fmt: skip
 
 
 class Arguments(dict):
@@ -234,9 +237,9 @@ def _check(potential: BlackBox, species: tuple[int, ...]) -> None:
     from ase.data import chemical_symbols
 
     calculator = potential.create()
-    kinds = {base.__module__.partition(".")[0] for base in type(calculator).__mro__}
+    parts = {part for base in type(calculator).__mro__ for part in base.__module__.split(".")}
     asks_programs = any("FileIO" in base.__name__ for base in type(calculator).__mro__)
-    if asks_programs or kinds & set(SLOW) or not isinstance(calculator, BaseCalculator):
+    if asks_programs or parts & set(SLOW) or not isinstance(calculator, BaseCalculator):
         return
     for number in species:
         atoms = Atoms(numbers=[number], positions=[[5.0, 5.0, 5.0]], cell=[10, 10, 10])
