@@ -352,9 +352,11 @@ class HostSession:
         row = lambda a: np.asarray(a)[None]
         cells = None if (outcome.structures.cell == np.asarray(self.system.cell)).all() else row(outcome.structures.cell)
         o = outcome
+        # Walkers with one index share their runs: a population is one.
+        who = np.asarray(self.state.walkers.index)[[e.walker for e in entries]]
         log = Finished(
             row(o.structures.positions), row(o.energy), row(o.steps), row(o.status), row(o.origin),
-            row([e.walker for e in entries]), row([e.run for e in entries]), row(o.valid), cells,
+            row(who), row([e.run for e in entries]), row(o.valid), cells,
         )  # fmt: skip
         self.ledger.take(log, None, entries[0].elapsed)
 

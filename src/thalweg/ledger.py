@@ -142,6 +142,8 @@ class Ledger:
         first = np.flatnonzero(np.r_[True, (np.diff(walker) != 0) | (np.diff(run) != 0)])
         for w, r, e in zip(walker[first], run[first], np.minimum.reduceat(energy, first), strict=True):
             before_run, before = self._going.get(int(w), (int(r), np.inf))
+            if r < before_run:  # late: walkers that share a run were still at it when it ended
+                continue
             if before_run != r:
                 self._ended.append(before)
                 before = np.inf

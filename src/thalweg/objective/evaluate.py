@@ -138,7 +138,7 @@ def _evaluated(objective: Evaluate, task: Task, record: _Record) -> tuple[float,
     """Energy and status of a task; `record` holds the structure."""
     relaxation, structure = objective.relaxation, task.structure
     black = isinstance(relaxation.potential, BlackBox)
-    if task.velocities is not None:
+    if task.velocities is not None and np.any(task.velocities):  # a start is at rest
         structure = _escaped(objective, structure, np.asarray(task.velocities, np.float64), record)
     if black or relaxation.max_steps <= FEW:
         energy, status = _stepwise(relaxation, structure, record)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from thalweg.errors import InputError
-from thalweg.generators.base import Generator
+from thalweg.generators.base import Generator, held, moved
 from thalweg.generators.crossover import exchanged, narrowest
 from thalweg.geometry import centred, nearest_image, random_rotation, squared_distances, traced_space, unit
 from thalweg.relax.base import FAILED
@@ -140,7 +140,8 @@ class ParticleSwarm(Search):
         v = limited(jnp.where(exchanged(system)[:, None], v, 0), self.max_step * jnp.asarray(system.bond, dtype))
         steps = jnp.asarray([1, 0.7, 0.4, 0.2], dtype)
         gaps = jax.vmap(lambda s: narrowest(x + s * v, system, space))(steps)
-        return x + steps[jnp.argmax(jnp.minimum(gaps, system.limits[0]))] * v
+        flown = x + steps[jnp.argmax(jnp.minimum(gaps, system.limits[0]))] * v
+        return held(moved(parent, flown), parent, system, start=False).positions
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Particle = state.walkers
@@ -152,12 +153,12 @@ class ParticleSwarm(Search):
         flown = good & (outcome.origin == 0)
         longest = self.max_step * jnp.asarray(system.bond, x.dtype)
 
-        def moved(before, after, cell):
+        def displaced(before, after, cell):
             if not any(system.pbc):
                 before, after = centred(before, system.mask), centred(after, system.mask)
             return limited(nearest_image(after - before, traced_space(cell, system.pbc)), longest)
 
-        velocity = jnp.where(flown[:, None, None], jax.vmap(moved)(w.positions, x, cell), 0)
+        velocity = jnp.where(flown[:, None, None], jax.vmap(displaced)(w.positions, x, cell), 0)
         better = good & (energy < w.best_energy)
         over = shared.run[w.index] > w.run
         new = lambda take, a, b: jnp.where(take.reshape(-1, *[1] * (b.ndim - 1)), a, b).astype(b.dtype)
