@@ -12,8 +12,6 @@ from thalweg.system import System
 
 #: Rows that a memory begins with; it doubles when they are full.
 CAPACITY = 64
-#: Scalars of a memory that count.
-COUNTS = ("rows", "fitted", "told", "stalled", "run")
 
 
 class Memory(eqx.Module):
@@ -42,7 +40,9 @@ class Memory(eqx.Module):
             np.zeros((capacity, 3, 3)),
             np.full(capacity, np.nan),
             np.full((capacity, atoms, 3), np.nan),
-            *(np.array(0) for _ in range(3)),
+            np.array(0),
+            np.array(0),
+            np.array(0),
             np.array(np.inf),
             np.array(0),
             np.array(run),

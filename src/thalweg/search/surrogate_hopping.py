@@ -73,7 +73,7 @@ class SurrogateHopping(Gofee):
         for k in np.flatnonzero(valid & (runs == int(memory.run))):
             if runs[k] != memory.run:  # a row before this one began a new run
                 continue
-            points = points_of(outcome, k, len(runs))
+            points = points_of(outcome, int(k), len(runs))
             first = int(memory.rows)
             memory = self._learned(memory, points, system)
             if memory.run != runs[k]:

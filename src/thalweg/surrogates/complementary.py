@@ -55,7 +55,7 @@ class Density(eqx.Module):
     cutoff: float = 11.9
     images: int = eqx.field(static=True, default=1)
 
-    def __call__(self, structure: Structure, species: Species, unit=1.0) -> Array:
+    def __call__(self, structure: Structure, species: Species, unit: Array | float = 1.0) -> Array:
         """Features (atoms, columns) of one structure; `unit` is the length that `decay` and `cutoff` are in."""
         x, mask = jnp.asarray(structure.positions), structure.mask
         d = x[:, None] - x[None]
