@@ -168,6 +168,8 @@ def resolve_workers(table: Mapping, hosted: bool) -> tuple[dict, Hosting | None]
     full = schema.fill_fields(_plain_fields(Hosting), table, "[workers]")
     if "executor" not in table and full["count"] > 1:
         full["executor"] = "processes"
+    if full["executor"].startswith("dask://") and "count" not in table:
+        raise InputError("how many tasks the cluster is given at a time decides the course of the search; say it by --workers")
     return full, Hosting(**full)
 
 
