@@ -292,7 +292,7 @@ class FullAfter:
     def __call__(self, own, *arguments, **keywords):
         self.left -= 1
         if self.left < 0:
-            with store._told(own.folder):
+            with store.told(own.folder):
                 raise sqlite3.OperationalError("database or disk is full")
         self.commit(own, *arguments, **keywords)
 
@@ -369,14 +369,14 @@ def test_a_current_directory_without_permission(thalweg_, monkeypatch):
 
 def test_a_read_only_run_can_be_shown_but_not_resumed(thalweg_, monkeypatch):
     thalweg_("search", "LJ8", *SMALL, "--relaxations", "96", "-q", "-o", "run")
-    connect = store._connect
+    connect = store.connect
 
     def read_only(folder, write):
         if write:
             raise sqlite3.OperationalError("attempt to write a readonly database")
         return connect(folder, write)
 
-    monkeypatch.setattr(store, "_connect", read_only)
+    monkeypatch.setattr(store, "connect", read_only)
     assert thalweg_("show", "run").code == 0
     refused(thalweg_("resume", "run", "--time", "1"), 3, "run cannot be written (read-only or no permission)")
 
