@@ -30,6 +30,7 @@ _PUBLIC = {
     "relax.driver": ("Relaxation", "Relaxed"),
     "relax.filters": ("Filter", "Frechet", "Plane", "Positions", "UnitCell"),
     "generators.base": ("Generator",),
+    "generators.crossover": ("CutAndSplice",),
     "generators.mutation": ("Displace", "Interior", "Relocate", "Squeeze", "Swap", "Twist"),
     "generators.symmetrise": ("Symmetrise",),
     "generators.placed": ("Permute", "RandomPlaced", "Rattle"),
@@ -40,7 +41,11 @@ _PUBLIC = {
     "objective.workers": ("from_executor", "open_workers"),
     "search.base": ("Search",),
     "search.basin_hopping": ("BasinHopping",),
+    "search.evolutionary": ("Evolutionary",),
+    "search.minima_hopping": ("MinimaHopping",),
+    "search.particle_swarm": ("ParticleSwarm",),
     "search.random_search": ("RandomSearch",),
+    "search.tempered_hopping": ("TemperedHopping",),
     "store": ("Record", "Store"),
     "run": ("Progress", "Result", "Settings", "Stop"),
     "config": ("Resolved", "resolve"),
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from thalweg.config import Resolved, resolve
     from thalweg.errors import InputError, PotentialError, RunFolderError, StructureError, ThalwegError
     from thalweg.generators.base import Generator
+    from thalweg.generators.crossover import CutAndSplice
     from thalweg.generators.mutation import Displace, Interior, Relocate, Squeeze, Swap, Twist
     from thalweg.generators.placed import Permute, RandomPlaced, Rattle
     from thalweg.generators.random import RandomBall, SymmetricRandom
@@ -80,7 +86,11 @@ if TYPE_CHECKING:
     from thalweg.run import Progress, Result, Settings, Stop
     from thalweg.search.base import Search
     from thalweg.search.basin_hopping import BasinHopping
+    from thalweg.search.evolutionary import Evolutionary
+    from thalweg.search.minima_hopping import MinimaHopping
+    from thalweg.search.particle_swarm import ParticleSwarm
     from thalweg.search.random_search import RandomSearch
+    from thalweg.search.tempered_hopping import TemperedHopping
     from thalweg.store import Record, Store
     from thalweg.structure import Structure, from_ase, to_ase
     from thalweg.system import System, cluster, confined, periodic
