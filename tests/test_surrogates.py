@@ -9,13 +9,19 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from scipy.stats import multivariate_normal
 
+from thalweg.errors import InputError
 from thalweg.leaves import as_leaves
+from thalweg.structure import Structure
 from thalweg.surrogates import likelihood
 from thalweg.surrogates.base import Dataset
 from thalweg.surrogates.fingerprint import Fingerprint
 from thalweg.surrogates.gaussian_process import GaussianProcess, described
+from thalweg.surrogates.local import LocalGaussianProcess
 from thalweg.surrogates.prior import Repulsion
+from thalweg.surrogates.relaxing import close_pairs, relax_on
+from thalweg.surrogates.selection import chosen
 from thalweg.surrogates.surroundings import crowd_of, images_of
+from thalweg.system import System
 from thalweg.testing import check_potential
 
 NUMBERS = np.array([28] * 3 + [79] * 3)
@@ -165,7 +171,93 @@ def test_a_gaussian_process_learns(data):
     assert np.sqrt(np.mean(((guess - energy[held]) / doubt) ** 2)) < 3
 
 
-@pytest.mark.slow
-def test_a_gaussian_process_is_a_potential(data):
+# --- both
+
+
+MODELS = {"gaussian-process": GaussianProcess(), "local": LocalGaussianProcess(inducing=60)}
+
+
+@eqx.filter_jit
+def _lanes(posterior, x, numbers):
+    return posterior.lanes(x, numbers)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forces_are_derivatives_and_nothing_depends_on_the_frame(data, name):
     x, energy, forces = data
-    check_potential(GaussianProcess().fit(None, dataset(x[::2], energy[::2], forces[::2])), NUMBERS, x[10])
+    posterior = MODELS[name].fit(None, dataset(x[::2], energy[::2], forces[::2]))
+    rng = np.random.default_rng(0)
+    base, h = x[30], 1e-4
+    direction = rng.normal(size=(4, 6, 3))
+    steps = [base + s * h * d for d in direction for s in (-1, 1)]
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    exchange = np.array([1, 2, 0, 4, 5, 3])
+    rows = np.stack([base, base @ turn + [1.0, -2.0, 0.5], base[exchange], *steps])
+    # Two slots without an atom, one of them on top of an atom.
+    rows = np.concatenate([rows, np.broadcast_to(base[:1], (len(rows), 1, 3)), np.full((len(rows), 1, 3), 9.0)], 1)
+    numbers = np.concatenate([NUMBERS, [-1, -1]])[:, None]
+    with jax.enable_x64(True):
+        out = _lanes(as_leaves(posterior, np.float64), jnp.asarray(np.moveaxis(rows, 0, -1)), jnp.asarray(numbers))
+        mean = mean_std(posterior, base[None])[0]
+    value, force = np.asarray(out.energy), np.moveaxis(np.asarray(out.forces), -1, 0)
+    np.testing.assert_allclose(value[:3], mean[0], rtol=1e-9)
+    np.testing.assert_allclose(np.asarray(out.atomic_energies).sum(0), value, rtol=1e-10)
+    np.testing.assert_allclose(force[1, :6], force[0, :6] @ turn, atol=1e-8)
+    np.testing.assert_allclose(force[2, :6], force[0, exchange], atol=1e-8)
+    assert (force[:, 6:] == 0).all()
+    slope = (value[4::2] - value[3::2]) / (2 * h)
+    np.testing.assert_allclose(slope, -(direction * force[0, :6]).sum((1, 2)), rtol=1e-5, atol=1e-5)
+
+
+def test_local_energies_learn_from_forces(data):
+    x, energy, forces = data
+    train, held = np.arange(0, 60, 2), np.arange(1, 60, 2)
+    posterior = MODELS["local"].fit(None, dataset(x[train], energy[train], forces[train]))
+    blind = MODELS["local"].fit(None, dataset(x[train], energy[train], np.full_like(forces[train], np.nan)))
+    spread = np.abs(energy[held] - energy[train].mean()).mean()
+    guess, doubt = mean_std(posterior, x[held])
+    error = np.abs(guess - energy[held]).mean()
+    assert error < 0.25 * spread
+    assert error < np.abs(mean_std(blind, x[held])[0] - energy[held]).mean()
+    assert np.sqrt(np.mean(((guess - energy[held]) / doubt) ** 2)) < 4
+
+
+def test_relaxation_in_the_mean_holds_what_is_fixed(data):
+    x, energy, forces = data
+    posterior = GaussianProcess().fit(None, dataset(x[::2], energy[::2], forces[::2]))
+    numbers = NUMBERS.astype(np.int32)
+    bonds = 2 * np.where(numbers == 28, 1.24, 1.36)
+    system = System(numbers, bonds, np.arange(6) == 0, np.zeros((3, 3)))
+    starts = Structure.create(x[-4:], numbers, fixed=np.arange(6) == 0)
+    done = relax_on(posterior, starts, system, steps=60, n_lanes=4)
+    np.testing.assert_array_equal(done.structures.positions[:, 0], x[-4:, 0])
+    assert (done.energy < mean_std(posterior, x[-4:])[0]).all()
+    assert not close_pairs(done.structures, system, 0.65).any()
+    squeezed = Structure.create(0.4 * x[:1], numbers)
+    assert close_pairs(squeezed, system).all()
+
+
+def test_outliers_are_left_out():
+    energy = np.array([0.0, 70.0, 3.0, np.nan, 5.0, 2.0, 1.0])
+    prior = np.array([0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(chosen(energy, prior, np.arange(7) != 5), [0, 4, 6])
+    energy = np.arange(10.0)[::-1]
+    np.testing.assert_array_equal(chosen(energy, 0 * energy, energy >= 0, most=4, newest=2), [6, 7, 8, 9])
+    energy = np.arange(10.0)
+    np.testing.assert_array_equal(chosen(energy, 0 * energy, energy >= 0, most=4, newest=2), [0, 1, 8, 9])
+
+
+def test_nothing_to_fit_to_is_said(data):
+    x, energy, forces = data
+    empty = dataset(x[:2], energy[:2], forces[:2])
+    empty = eqx.tree_at(lambda d: d.valid, empty, np.zeros(2, bool))
+    for model in MODELS.values():
+        with pytest.raises(InputError, match="nothing to fit"):
+            model.fit(None, empty)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_posterior_is_a_potential(data, name):
+    x, energy, forces = data
+    check_potential(MODELS[name].fit(None, dataset(x[::2], energy[::2], forces[::2])), NUMBERS, x[10])

@@ -92,6 +92,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "surrogate": {
         "gaussian-process": "thalweg.surrogates.gaussian_process:GaussianProcess",
+        "local": "thalweg.surrogates.local:LocalGaussianProcess",
     },
     "fingerprint": {
         "histograms": "thalweg.surrogates.fingerprint:Fingerprint",
