@@ -85,7 +85,7 @@ def basin_share() -> float:
     """
     from scipy.optimize import brentq
 
-    ridge = float(brentq(lambda x: x + 10 * np.pi * np.sin(2 * np.pi * x), 0.45, 0.55))
+    ridge = float(brentq(lambda x: x + 10 * np.pi * np.sin(2 * np.pi * x), 0.45, 0.55))  # type: ignore[arg-type]
     return (ridge / Rastrigin().half_width) ** 2
 
 

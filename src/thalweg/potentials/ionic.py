@@ -56,7 +56,7 @@ class RigidIons(TypedPairPotential):
         if isinstance(alpha, int | float) and not alpha >= 0:
             raise InputError(f"alpha is {alpha}; the damping of charges must not be negative")
         self.cutoff, self.alpha, self.truncation, self.onset = cutoff, alpha, truncation, onset
-        self.table = {k: v.copy() for k, v in _table(type(self)).items()}
+        self.table = {k: v.copy() for k, v in _table(type(self)).items()}  # type: ignore[arg-type]
 
     @classmethod
     @abc.abstractmethod
@@ -192,7 +192,7 @@ def _core(a: float, b: float, c: float, qq: float) -> tuple[float, float, float]
     grid = np.linspace(5.0, 0.3, 2000)
     last = np.flatnonzero((bend(grid)[:-1] >= 0) & (bend(grid)[1:] < 0))  # the first inflection from outside, where it pushes
     pushes = [k for k in last if qq / grid[k] ** 2 + a * b * np.exp(-b * grid[k]) - 6 * c / grid[k] ** 7 > 0]
-    near = float(brentq(bend, grid[pushes[0] + 1], grid[pushes[0]], xtol=1e-14))
+    near = float(brentq(bend, grid[pushes[0] + 1], grid[pushes[0]], xtol=1e-14))  # type: ignore[arg-type]
     slope = 6 * c / near**7 - a * b * np.exp(-b * near)
     v = -near * slope / 12
     return near, a * np.exp(-b * near) - c / near**6 - v, v
