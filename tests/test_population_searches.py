@@ -280,7 +280,7 @@ def test_the_minimum_is_found(kind, atoms):
 
 SEARCHES = registry.COMPONENTS["search"]
 #: Quick to compile; the others run with the slow tests.
-FAST = {"tempered-hopping", "random"}
+FAST = {"random"}
 
 
 def shipped(kind):
@@ -293,6 +293,10 @@ def test_search_passes_the_public_check(kind):
     search = shipped(kind)
     if search.traceable:
         check_search(search, LJ7)
+
+
+def test_a_ladder_of_one_move_passes_the_public_check():
+    check_search(TemperedHopping([Displace()], [RandomBall()]), LJ7)
 
 
 class Grouped(TemperedHopping):

@@ -111,7 +111,7 @@ def _cell(key, parents: Structure, system: System, part):
     k_a, k_b, k_axis, k_middle = jr.split(key, 4)
     dtype = parents.positions.dtype
     pbc = jnp.asarray(system.pbc)
-    spaces = [traced_space(parents.cell[k], system.pbc) for k in range(2)]
+    spaces = [space for k in range(2) if (space := traced_space(parents.cell[k], system.pbc)) is not None]
     cell = spaces[0].cell
     shift = lambda k: jnp.where(pbc & ~_pinned(system), jr.uniform(k, (3,), dtype), 0)
     fractions = [parents.positions[k] @ spaces[k].inverse.astype(dtype) + shift(key) for k, key in enumerate((k_a, k_b))]

@@ -32,10 +32,10 @@ class Populations(eqx.Module):
     """What walkers share; every leaf has a leading axis of populations."""
 
     pool: Pool
-    told: Array  # structures of the present run so far
-    lowest: Array  # lowest energy of the present run
-    stalled: Array  # structures since it was lowered
-    run: Array  # independent runs so far, counted from 0
+    told: jax.Array  # structures of the present run so far
+    lowest: jax.Array  # lowest energy of the present run
+    stalled: jax.Array  # structures since it was lowered
+    run: jax.Array  # independent runs so far, counted from 0
 
 
 class Evolutionary(Search):

@@ -24,13 +24,13 @@ from thalweg.typing import Array
 class Hopper(eqx.Module):
     """One walker; every leaf has a leading axis of walkers in a `State`."""
 
-    positions: Array  # (walkers, atoms, 3) the current minimum
-    cell: Array  # (walkers, 3, 3) of it
+    positions: jax.Array  # (walkers, atoms, 3) the current minimum
+    cell: jax.Array  # (walkers, 3, 3) of it
     energy: jax.Array  # (walkers,) its energy; inf before the first
     kinetic: jax.Array  # kinetic energy per atom of the next escape, in units of `energy_scale`
     window: jax.Array  # how much higher a minimum may be to be accepted, in units of `energy_scale`
-    seen_energy: Array  # (walkers, memory) minima of the present run, the latest in place `visits % memory`; inf: none
-    seen_feature: Array  # (walkers, memory, d) pair histograms of them
+    seen_energy: jax.Array  # (walkers, memory) minima of the present run, the latest in place `visits % memory`; inf: none
+    seen_feature: jax.Array  # (walkers, memory, d) pair histograms of them
     visits: jax.Array  # minima entered into the memory
     lowest: jax.Array  # lowest energy of the present run
     stalled: jax.Array  # escapes since it was lowered

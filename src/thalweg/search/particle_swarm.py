@@ -26,11 +26,11 @@ FRAMES = 6
 class Particle(eqx.Module):
     """One particle; every leaf has a leading axis of walkers. `index` is its swarm, because a swarm is one run."""
 
-    positions: Array  # (walkers, atoms, 3) the current minimum
-    velocity: Array  # (walkers, atoms, 3) by how much it moved last
-    cell: Array  # (walkers, 3, 3)
+    positions: jax.Array  # (walkers, atoms, 3) the current minimum
+    velocity: jax.Array  # (walkers, atoms, 3) by how much it moved last
+    cell: jax.Array  # (walkers, 3, 3)
     energy: jax.Array  # (walkers,) of the current minimum; inf before the first
-    best: Array  # (walkers, atoms, 3) the lowest minimum of this particle in the present run
+    best: jax.Array  # (walkers, atoms, 3) the lowest minimum of this particle in the present run
     best_cell: Array
     best_energy: jax.Array
     index: jax.Array
@@ -42,11 +42,11 @@ class Particle(eqx.Module):
 class Swarms(eqx.Module):
     """What particles share; every leaf has a leading axis of swarms."""
 
-    best: Array  # (swarms, atoms, 3)
-    cell: Array  # (swarms, 3, 3)
-    energy: Array  # (swarms,) lowest of the present run
-    stalled: Array  # flights since it was lowered
-    run: Array  # independent runs so far, counted from 0
+    best: jax.Array  # (swarms, atoms, 3)
+    cell: jax.Array  # (swarms, 3, 3)
+    energy: jax.Array  # (swarms,) lowest of the present run
+    stalled: jax.Array  # flights since it was lowered
+    run: jax.Array  # independent runs so far, counted from 0
 
 
 class ParticleSwarm(Search):

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from thalweg.generators.sites import gumbel
 from thalweg.geometry import squared_distances, traced_space
 from thalweg.system import System
-from thalweg.typing import Array
 
 #: Distances that `pair_histogram` counts, in mean bond lengths: from contact to the fourth shell of neighbours.
 NEAREST, FARTHEST, WIDTH = 0.7, 3.7, 0.125
@@ -44,10 +43,10 @@ def n_features() -> int:
 class Pool(eqx.Module):
     """Populations; every leaf has a leading axis of populations. Places with infinite energy are empty."""
 
-    positions: Array  # (populations, size, atoms, 3)
-    cell: Array  # (populations, size, 3, 3)
-    energy: Array  # (populations, size)
-    feature: Array  # (populations, size, d)
+    positions: jax.Array  # (populations, size, atoms, 3)
+    cell: jax.Array  # (populations, size, 3, 3)
+    energy: jax.Array  # (populations, size)
+    feature: jax.Array  # (populations, size, d)
 
     @classmethod
     def empty(cls, system: System, populations: int, size: int, dtype) -> Pool:

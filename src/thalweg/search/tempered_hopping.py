@@ -21,8 +21,8 @@ from thalweg.typing import Array
 class Climber(eqx.Module):
     """One walker. `index` is its ladder, because a ladder is one run."""
 
-    positions: Array  # (walkers, atoms, 3) the current minimum
-    cell: Array  # (walkers, 3, 3) of it
+    positions: jax.Array  # (walkers, atoms, 3) the current minimum
+    cell: jax.Array  # (walkers, 3, 3) of it
     energy: jax.Array  # (walkers,) its energy; inf before the first
     index: jax.Array
     run: jax.Array  # the ladder's run when this walker last told
@@ -33,13 +33,13 @@ class Climber(eqx.Module):
 class Ladders(eqx.Module):
     """What walkers share: the places and current energies of all, and how each ladder does."""
 
-    rung: Array  # (walkers,) place on the ladder, 0 is the coldest
-    energy: Array  # (walkers,) as in the walkers' rows, known also while they hop
-    tried: Array  # (rungs - 1,) exchanges tried between each rung and the next
-    made: Array  # (rungs - 1,) and made
-    lowest: Array  # (ladders,) lowest energy of the present run
-    stalled: Array  # (ladders,) hops since it was lowered
-    run: Array  # (ladders,) independent runs so far, counted from 0
+    rung: jax.Array  # (walkers,) place on the ladder, 0 is the coldest
+    energy: jax.Array  # (walkers,) as in the walkers' rows, known also while they hop
+    tried: jax.Array  # (rungs - 1,) exchanges tried between each rung and the next
+    made: jax.Array  # (rungs - 1,) and made
+    lowest: jax.Array  # (ladders,) lowest energy of the present run
+    stalled: jax.Array  # (ladders,) hops since it was lowered
+    run: jax.Array  # (ladders,) independent runs so far, counted from 0
 
 
 class TemperedHopping(Search):
