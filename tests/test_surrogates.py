@@ -14,6 +14,7 @@ from thalweg.leaves import as_leaves
 from thalweg.structure import Structure
 from thalweg.surrogates import likelihood
 from thalweg.surrogates.base import Dataset
+from thalweg.surrogates.environments import Environments
 from thalweg.surrogates.fingerprint import Fingerprint
 from thalweg.surrogates.gaussian_process import GaussianProcess, described
 from thalweg.surrogates.local import LocalGaussianProcess
@@ -174,7 +175,8 @@ def test_a_gaussian_process_learns(data):
 # --- both
 
 
-MODELS = {"gaussian-process": GaussianProcess(), "local": LocalGaussianProcess(inducing=60)}
+SMALL = Environments(radial=12, channels=3, degree=3)  # compiles sooner
+MODELS = {"gaussian-process": GaussianProcess(), "local": LocalGaussianProcess(SMALL, inducing=60)}
 
 
 @eqx.filter_jit

@@ -18,6 +18,7 @@ _PLURALS = {
     "generators": "generator",
     "regions": "region",
     "searches": "search",
+    "surrogates": "surrogate",
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.polynomial import legendre
 
 from thalweg.structure import Structure
-from thalweg.surrogates.surroundings import smooth_step, surroundings
+from thalweg.surrogates.surroundings import largest, smooth_step, surroundings
 from thalweg.typing import Array
 
 
@@ -21,21 +21,21 @@ class Environments(eqx.Module):
     doi:10.1103/PhysRevB.87.184115: sums of P_l(cos angle) over pairs of neighbours, weighted by radial functions of both; here
     by moments of the directions (the power sums of the scalar product are sums over monomials), so that no spherical
     harmonic is needed and the cost grows as the number of neighbours. `radial` Gaussians up to `cutoff` and, for angles,
-    `channels` up to `angular_cutoff`, `degree` the highest l. Lengths in Å x `unit`. The two parts are scaled to the length
-    1 for the mean environment elsewhere (`LocalGaussianProcess`); everything is invariant and smooth at the cutoffs.
+    `channels` up to `angular_cutoff`, `degree` the highest l. Lengths in Å x `unit`. The two parts are scaled to
+    the same spread elsewhere (`LocalGaussianProcess`); everything is invariant and smooth at the cutoffs.
     """
 
-    cutoff: float = 6.0
-    angular_cutoff: float = 4.5
+    cutoff: float = 5.0
+    angular_cutoff: float = 3.2
     unit: float = 1.0
-    radial: int = eqx.field(static=True, default=12)
+    radial: int = eqx.field(static=True, default=20)
     channels: int = eqx.field(static=True, default=4)
     degree: int = eqx.field(static=True, default=5)
 
     @property
     def reach(self) -> float:
         """Distance up to which atoms are seen; on the host."""
-        return float(max(self.cutoff, self.angular_cutoff)) * float(self.unit)
+        return largest(largest(self.cutoff, self.angular_cutoff) * self.unit)
 
     def __call__(self, structure: Structure, species: tuple[int, ...], images=(0, 0, 0), crowd=None) -> tuple[Array, Array]:
         """Radial (atoms, a) and angular (atoms, b) features of a single structure."""

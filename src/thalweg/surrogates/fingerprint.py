@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.structure import Structure
-from thalweg.surrogates.surroundings import Surroundings, smooth_step, surroundings
+from thalweg.surrogates.surroundings import Surroundings, largest, smooth_step, surroundings
 from thalweg.typing import Array
 
 
@@ -42,7 +42,7 @@ class Fingerprint(eqx.Module):
     @property
     def reach(self) -> float:
         """Distance up to which atoms are seen; on the host."""
-        return float(max(self.radial_cutoff, self.angular_cutoff)) * float(self.unit)
+        return largest(largest(self.radial_cutoff, self.angular_cutoff) * self.unit)
 
     def __call__(self, structure: Structure, species: tuple[int, ...], images=(0, 0, 0), crowd: int | None = None) -> Array:
         """The fingerprint (features,) of a single structure with atoms of these `species`.

@@ -16,7 +16,7 @@ from thalweg.surrogates.batched import StructurePosterior, in_blocks
 from thalweg.surrogates.fingerprint import Fingerprint
 from thalweg.surrogates.prior import Repulsion
 from thalweg.surrogates.selection import chosen, padded_size
-from thalweg.surrogates.surroundings import crowd_of, images_of, unit_of
+from thalweg.surrogates.surroundings import crowd_of, images_of, largest, unit_of
 from thalweg.system import System
 from thalweg.typing import Array, Float
 
@@ -45,7 +45,7 @@ class GaussianProcessPosterior(StructurePosterior):
 
     @property
     def reach(self) -> float:
-        return max(self.fingerprint.reach, self.prior.reach)
+        return largest(self.fingerprint.reach, self.prior.reach)
 
     def atomic_energies(self, structure: Structure, images) -> Array:
         each = self.prior.atomic_energies(structure, images)

@@ -18,7 +18,7 @@ from thalweg.surrogates.batched import StructurePosterior, in_blocks
 from thalweg.surrogates.environments import Environments
 from thalweg.surrogates.prior import Repulsion
 from thalweg.surrogates.selection import chosen
-from thalweg.surrogates.surroundings import crowd_of, images_of, kinds_of, unit_of
+from thalweg.surrogates.surroundings import crowd_of, images_of, kinds_of, largest, unit_of
 from thalweg.system import System
 from thalweg.typing import Array, Float
 
@@ -69,7 +69,7 @@ class LocalPosterior(StructurePosterior):
 
     @property
     def reach(self) -> float:
-        return max(self.model.environments.reach, self.model.prior.reach)
+        return largest(self.model.environments.reach, self.model.prior.reach)
 
     def atomic_energies(self, structure: Structure, images) -> Array:
         cross, _ = self.model.covariances(self.model.features(structure, images), structure.numbers)
@@ -110,8 +110,8 @@ class LocalGaussianProcess(Surrogate):
     kept: int = eqx.field(static=True, default=64)
     length: float = 3.0
     signal: float = 1.0  # eV per atom, against which noise is measured
-    energy_noise: float = 0.01
-    force_noise: float = 0.5
+    energy_noise: float = 0.005
+    force_noise: float = 0.1
     radial_weight: float = 1.0
     window: float = 60.0
     highest_prior: float = 5.0

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from thalweg.structure import Structure
-from thalweg.surrogates.surroundings import covalent_radii, kinds_of, surroundings
+from thalweg.surrogates.surroundings import covalent_radii, kinds_of, largest, surroundings
 from thalweg.typing import Array
 
 
@@ -32,7 +32,7 @@ class Repulsion(eqx.Module):
     @property
     def reach(self) -> float:
         """Distance beyond which nothing repels; on the host."""
-        return 2 * float(self.cutoff) * float(max(self.radii))
+        return largest(2 * self.cutoff * largest(self.radii))
 
     def atomic_energies(self, structure: Structure, images=(0, 0, 0)) -> Array:
         """Half of each pair's energy (atoms,) for a single structure."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -124,3 +125,10 @@ def unit_of(system: System) -> float:
     if (np.asarray(system.numbers) > 0).any():
         return 1.0
     return float(system.bond) / 1.5
+
+
+def largest(*values):
+    """The largest of numbers: a float on the host, and where one of them is traced by JAX an array."""
+    if any(isinstance(v, jax.core.Tracer) for v in values):
+        return jnp.stack([jnp.asarray(v).max() for v in values]).max()
+    return max(float(np.max(v)) for v in values)
