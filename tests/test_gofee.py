@@ -294,3 +294,48 @@ def test_a_model_saves_evaluations():
 
     assert lowest(search, 70) < -16.3
     assert lowest(eqx.tree_at(lambda s: s.n_initial, search, 10**6), 300) > -12.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_fixed_atoms_regions_and_planes_are_kept(dimensions):
+    """On a periodic slab, and in a plane: candidates of every kind, relaxed on the model, stay where atoms may be."""
+    from ase.build import fcc111
+    from ase.constraints import FixAtoms
+
+    from thalweg.generators.complementary import ComplementaryEnergy
+    from thalweg.generators.crossover import CutAndSplice
+    from thalweg.generators.placed import Permute, Rattle
+    from thalweg.potentials.many_body import Gupta
+    from thalweg.region import Box, Plane
+    from thalweg.structure import from_ase
+    from thalweg.surrogates.gaussian_process import GaussianProcess
+    from thalweg.system import confined
+
+    added, potential = [47, 47, 78], Gupta(cutoff=6.0)
+    if dimensions == 3:
+        slab = fcc111("Pt", (2, 2, 2), vacuum=8.0)
+        slab.set_constraint(FixAtoms(range(4)))
+        slab.pbc = (True, True, False)
+        cell, top = slab.cell.array, slab.positions[:, 2].max()
+        region = Box(np.array([cell[0], cell[1], [0, 0, 4.0]]), np.array([0, 0, top + 0.5]), periodic=(True, True, False))
+        system = confined(from_ase(slab), added, potential, cell, slab.pbc, region)
+    else:
+        region = Plane(np.diag([7.0, 7.0]), height=1.0)
+        system = confined(None, added, potential, np.zeros((3, 3)), region=region)
+    moves = (Rattle(), CutAndSplice(), ComplementaryEnergy(), Permute(), RandomPlaced())
+    search = Gofee(moves, (RandomPlaced(),), GaussianProcess(displaced=0.05), n_initial=4, candidates=10, steps=20)
+    state, home = search.init(system, 1, np.float64), None
+    for turn in range(9):
+        p = search.ask(prng.key(0), state, system)
+        x = np.asarray(p.structures.positions)
+        home = x if home is None else home
+        np.testing.assert_array_equal(x[:, system.fixed], home[:, system.fixed])
+        assert np.asarray(region.contains(x[0][np.asarray(system.searched)])).all(), turn
+        out = single_points(p.structures, potential)
+        points = Points(x, p.structures.cell, np.asarray(out.energy), np.asarray(out.forces))
+        told = Outcome(
+            p.structures, np.asarray(out.energy), np.ones(1, int), np.ones(1, int), p.origin, np.ones(1, bool), points
+        )
+        state = search.tell(prng.key(0), state, told, system)
+    assert set(np.asarray(search.origins)) == {"rattle", "cut-and-splice", "complementary", "permutation", "random-placed"}
