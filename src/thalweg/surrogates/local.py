@@ -90,6 +90,7 @@ class Rows(NamedTuple):
     """Observations of structures: design (structures, 1 + 3 atoms, inducing rows), targets and noise (structures, ...)."""
 
     design: np.ndarray
+    own: np.ndarray  # covariance of each structure with itself (structures,)
     target: np.ndarray
     noise: np.ndarray
 
@@ -149,10 +150,10 @@ class LocalGaussianProcess(Surrogate):
         projection, inducing, kinds, typical = self._basis(radial, angular, numbers, species)
         model = LocalModel(environments, leaves, projection, inducing, kinds, np.asarray(self.length * typical), species, crowd)
         with jax.enable_x64(True):
-            (design,) = in_blocks(lambda many: (_design(model, many, images),), x, numbers, cells, data.pbc, 16)
+            design, own = in_blocks(lambda many: _design(model, many, images), x, numbers, cells, data.pbc, 16)
         atoms = int((numbers >= 0).sum())
         mean = float((energy - repulsion).mean()) / atoms
-        observed = self._observed(design, energy, repulsion + mean * atoms, forces - push, forces, atoms)
+        observed = self._observed(design, own, energy, repulsion + mean * atoms, forces - push, forces, atoms)
         covariance = _covariance(inducing, kinds, float(model.length))
         solution = solve(observed, covariance, float(self.signal * self.energy_unit))
         return LocalPosterior(
@@ -191,7 +192,7 @@ class LocalGaussianProcess(Surrogate):
             kinds[k, : len(chosen_rows), k] = 1
         return projection, inducing.reshape(-1, kept), kinds.reshape(-1, len(species)), np.sqrt(2.0)
 
-    def _observed(self, design, energy, offset, forces, raw, atoms) -> Rows:
+    def _observed(self, design, own, energy, offset, forces, raw, atoms) -> Rows:
         """Targets and noise of energies and force components; forces that are not known have infinite noise."""
         n = len(energy)
         unit = float(self.energy_unit)
@@ -201,7 +202,7 @@ class LocalGaussianProcess(Surrogate):
         sigma_e = self.energy_noise * unit * np.sqrt(atoms) * (1 + above / 10)
         sigma_f = np.where(known, (self.force_noise * unit * (1 + high / 10))[:, None, None], np.inf)
         target = np.concatenate([(energy - offset)[:, None], np.where(known, forces, 0).reshape(n, -1)], 1)
-        return Rows(design, target, np.concatenate([sigma_e[:, None], sigma_f.reshape(n, -1)], 1))
+        return Rows(design, own, target, np.concatenate([sigma_e[:, None], sigma_f.reshape(n, -1)], 1))
 
 
 def farthest(rows, count: int) -> np.ndarray:
@@ -240,11 +241,13 @@ def solve(rows: Rows, covariance, signal: float):
     weights = signal * (whiten.T @ solution)
     residual = (y - z @ solution).reshape(n, -1)
     hat = (z @ narrow.T).reshape(n, -1, m)
+    seen = rows.design[:, 0] @ whiten.T
+    unseen = np.maximum(rows.own - (seen * seen).sum(1), 0)
     ratios = []
-    for r, h in zip(residual, hat, strict=True):
+    for r, h, sigma, gap in zip(residual, hat, rows.noise[:, 0] / signal, unseen, strict=True):
         left = np.linalg.inv(np.eye(len(r)) - h @ h.T + 1e-10 * np.eye(len(r)))
-        # Residual left out over its predicted deviation, noise included: (left r)_0 / sqrt(left_00).
-        ratios.append((left @ r)[0] / np.sqrt(max(left[0, 0], 1e-12)))
+        # Residual left out, over the deviation that the others alone predict.
+        ratios.append(sigma * (left @ r)[0] / np.sqrt(gap + sigma**2 * max(left[0, 0] - 1, 1e-12)))
     return weights, whiten, narrow, signal**2 * max(float(np.median(np.abs(ratios)) / 0.6745) ** 2, 1e-6)
 
 
@@ -268,7 +271,7 @@ def _looked(environments, prior, structures, species, images, crowd):
 
 @eqx.filter_jit
 def _design(model: LocalModel, structures, images):
-    """What each inducing environment adds to the energy and to each force (structures, 1 + 3 atoms, rows)."""
+    """What inducing environments add to energy and forces (structures, 1 + 3 atoms, rows); own covariances (structures,)."""
 
     def one(s):
         shape = s.positions.shape
@@ -276,11 +279,11 @@ def _design(model: LocalModel, structures, images):
         flat = s.positions.reshape(-1)
         own = features(flat)
         slopes = jax.vmap(lambda t: jax.jvp(features, (flat,), (t,))[1])(jnp.eye(flat.size, dtype=flat.dtype))
-        cross, _ = model.covariances(own, s.numbers)
+        cross, total = model.covariances(own, s.numbers)
         # d/dx exp(-|f - m|^2 / 2 l^2) = exp(..) (m - f) df/dx / l^2
         toward = slopes @ model.inducing.T - (slopes * own).sum(-1, keepdims=True)  # (3 atoms, atoms, rows)
         forces = -(toward * (cross / model.length**2)).sum(1)
-        return jnp.concatenate([cross.sum(0)[None], forces])
+        return jnp.concatenate([cross.sum(0)[None], forces]), total
 
     return jax.vmap(one)(structures)
 
