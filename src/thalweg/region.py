@@ -7,6 +7,7 @@ frame of the cell. What is periodic has no walls: a point outside is its image i
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -64,7 +65,7 @@ def _array(value) -> np.ndarray:
     return np.asarray(value, np.float64)
 
 
-def _three(value) -> tuple[bool, ...]:
+def _flags(value) -> Any:
     return tuple(bool(v) for v in value)
 
 
@@ -76,7 +77,7 @@ class Box(Region):
 
     vectors: Float[Array, "3 3"] = eqx.field(converter=_array)
     origin: Float[Array, "3"] = eqx.field(converter=_array, default=(0.0, 0.0, 0.0))
-    periodic: tuple[bool, bool, bool] = eqx.field(static=True, converter=_three, default=(False, False, False))
+    periodic: tuple[bool, bool, bool] = eqx.field(static=True, converter=_flags, default=(False, False, False))
 
     def __check_init__(self):
         _require(self.vectors, (3, 3), "the vectors of a box", "three rows of three numbers")
@@ -225,7 +226,7 @@ class Plane(Region):
     vectors: Float[Array, "2 2"] = eqx.field(converter=_array)
     height: float = 0.0
     corner: Float[Array, "2"] = eqx.field(converter=_array, default=(0.0, 0.0))
-    periodic: tuple[bool, bool] = eqx.field(static=True, converter=_three, default=(False, False))
+    periodic: tuple[bool, bool] = eqx.field(static=True, converter=_flags, default=(False, False))
 
     def __check_init__(self):
         _require(self.vectors, (2, 2), "the vectors of a plane", "two rows of x and y")

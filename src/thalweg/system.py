@@ -125,9 +125,8 @@ def confined(
         fixed[:n] = np.asarray(template.fixed)
         belongs = np.arange(len(numbers)) < n
         positions = np.pad(np.asarray(template.positions, np.float64), ((0, len(added)), (0, 0)))
-    return System(
-        numbers, bonds_of(numbers, potential), fixed, cell, tuple(bool(p) for p in pbc), positions, belongs, region, limits
-    )  # type: ignore[arg-type]
+    x, y, z = (bool(p) for p in pbc)
+    return System(numbers, bonds_of(numbers, potential), fixed, cell, (x, y, z), positions, belongs, region, limits)
 
 
 def bonds_of(numbers, potential: Potential) -> np.ndarray:
