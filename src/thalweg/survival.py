@@ -92,8 +92,10 @@ def median(curve: Curve, spent=None) -> Median:
         reached = np.flatnonzero(values >= near)
         return float(curve.cost[reached[0]]) if len(reached) else math.inf
 
+    # Of four restarts or fewer none may have succeeded, and half of all restarts still succeed at once.
+    low = 0.0 if curve.at(-1.0)[2] >= near else passes(curve.high)
     budget = math.inf if spent is None or not len(spent) else float(np.max(spent))
-    return Median(passes(curve.success), passes(curve.high), passes(curve.low), budget)
+    return Median(passes(curve.success), low, passes(curve.low), budget)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
         drawn = [
             (name, o.curve, float(o.spent.max()), [r.costs for r in o.rows]) for name, o in zip(names, outcomes, strict=True)
         ]
-        write(args.html, page(drawn, "energy"))
+        write(args.html, page(drawn, outcomes[0].unit))
         print(f"wrote {args.html}")
     return 0
 

@@ -74,6 +74,7 @@ class Outcome:
     tolerance: float
     rows: tuple[Row, ...]
     found_here: bool = False  # the target is the lowest energy of these restarts, not one known before
+    unit: str = "energy"
 
     @property
     def hits(self) -> np.ndarray:
@@ -156,7 +157,7 @@ def measure(
     lowest = min(r.energy for r in done)
     if target is None and not math.isfinite(lowest):
         raise InputError(f"no restart of {name} found anything; look at one of the runs in {folder} with `thalweg show`")
-    return Outcome(name, lowest if target is None else target, tolerance, done, found_here=target is None)
+    return Outcome(name, lowest if target is None else target, tolerance, done, target is None, unit)
 
 
 def _finished(seeds, text: str, folder: Path, tolerance: float, workers: int) -> Iterator[Row]:
@@ -317,6 +318,7 @@ def document(outcome: Outcome, tables: dict, command: Sequence[str]) -> dict:
         "target": outcome.target,
         "tolerance": outcome.tolerance,
         "found_here": outcome.found_here,
+        "unit": outcome.unit,
         "restarts": len(outcome.rows),
         "hits": int(outcome.hits.sum()),
         "n50": {k: finite(getattr(n50, k)) for k in ("value", "low", "high")},
@@ -332,7 +334,9 @@ def document(outcome: Outcome, tables: dict, command: Sequence[str]) -> dict:
 def outcome_from(table: dict) -> Outcome:
     """The restarts that a JSON document holds."""
     rows = tuple(row_from({k: v for k, v in row.items() if k not in ("hit", "spent")}) for row in table["rows"])
-    return Outcome(table["task"], float(table["target"]), float(table["tolerance"]), rows, bool(table["found_here"]))
+    return Outcome(
+        table["task"], float(table["target"]), float(table["tolerance"]), rows, bool(table["found_here"]), table["unit"]
+    )
 
 
 def write(path: Path, text: str) -> None:
@@ -358,8 +362,8 @@ def main(args, argv: Sequence[str]) -> int:
     print("\n" + summary(outcome))
     target = args.json or folder / RESULTS
     write(target, json.dumps(document(outcome, tables, argv), indent=1) + "\n")
-    unit = resolve(tables).units[0]
-    write(folder / CHART, page([(name, outcome.curve, float(outcome.spent.max()), [r.costs for r in outcome.rows])], unit))
+    drawn = (name, outcome.curve, float(outcome.spent.max()), [r.costs for r in outcome.rows])
+    write(folder / CHART, page([drawn], outcome.unit))
     print(f"wrote {target} and {folder / CHART}")
     return 0 if outcome.hits.any() else 1
 

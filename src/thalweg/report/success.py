@@ -38,7 +38,7 @@ def success(series: Sequence[Series]) -> str:
             np.isfinite(n50.value)) else f"{name}: {curve.hits} of {curve.restarts} restarts"  # fmt: skip
         said.append(words)
         parts.append(
-            f'<g>{_tip(words)}<path d="{band}" fill="{colour}" fill-opacity=".16" stroke="none"/>'
+            f'<g>{_tip(words)}<path d="{band}" style="fill:{colour};fill-opacity:.16;stroke:none"/>'
             f'<path class="curve" style="stroke:{colour}" d="M{"L".join(_steps(ax, ay, cost, values[0]))}"/></g>'
         )
     half = ay.at(0.5)
@@ -75,7 +75,7 @@ def energies(series: Sequence[Series], unit: str) -> str:
         band = "M" + "L".join(line(c.upper)) + "L" + "L".join(reversed(line(c.lower))) + "Z"
         words = f"{s[0]}: median {number(float(c.median[-1]))} {unit} after {count(s[2])} evaluations"
         parts.append(
-            f'<g>{_tip(words)}<path d="{band}" fill="{colour}" fill-opacity=".16" stroke="none"/>'
+            f'<g>{_tip(words)}<path d="{band}" style="fill:{colour};fill-opacity:.16;stroke:none"/>'
             f'<path class="curve" style="stroke:{colour}" d="M{"L".join(line(c.median))}"/></g>'
         )
     return _svg(
