@@ -283,7 +283,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     operators += [{**row, "weight": number(0.5 * row["weight"] / total)} for row in moves]
     learned = {
         **scale,
-        "surrogate": {"kind": "gaussian-process", "displaced": presets.DISPLACED},
+        "surrogate": {"kind": "local"},
         "moves": [
             {**schema.table_of("generator", g), "weight": w} for g, w in zip(*presets.learned_moves(system), strict=True)
         ],

@@ -27,7 +27,7 @@ from thalweg.search.gofee import Gofee
 from thalweg.settings import Hosting
 from thalweg.structure import Structure
 from thalweg.surrogates.base import Surrogate
-from thalweg.surrogates.gaussian_process import GaussianProcess
+from thalweg.surrogates.local import LocalGaussianProcess
 from thalweg.system import System
 
 #: Shares of random, symmetric and seeded starts where seeds are given.
@@ -157,16 +157,15 @@ def learned_moves(system: System) -> tuple[tuple[Generator, ...], list[float]]:
     return ((*moves, Permute()), [*weights, 1.0]) if mixture else (moves, weights)
 
 
-#: How far down its force a structure is shown again to a Gaussian process of energies, in Å: forces come with energies, and
-#: on C6H6 in a plane they decide whether 300 evaluations end 3 eV above benzene or far more (docs/gofee.md).
-DISPLACED = 0.05
-
-
 def gofee_search(system: System, potential: Potential, surrogate: Surrogate | None = None) -> Gofee:
-    """GOFEE from random starts, by default with a Gaussian process on fingerprints."""
+    """GOFEE from random starts, by default with local energies that learn from forces too.
+
+    On C6H6 they need several times fewer evaluations than a Gaussian process on fingerprints (docs/gofee.md), and about a
+    second for each.
+    """
     scale = potential.energy_scale(np.asarray(system.numbers))
     moves, weights = learned_moves(system)
-    model = GaussianProcess(displaced=DISPLACED) if surrogate is None else surrogate
+    model = LocalGaussianProcess() if surrogate is None else surrogate
     return Gofee(moves, (RandomPlaced(),), model, move_weights=weights, energy_scale=1.0 if scale is None else scale)
 
 

@@ -97,6 +97,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "fingerprint": {
         "histograms": "thalweg.surrogates.fingerprint:Fingerprint",
     },
+    "environments": {
+        "power-spectrum": "thalweg.surrogates.environments:Environments",
+    },
     "acquisition": {
         "lower-confidence-bound": "thalweg.surrogates.acquisition:LowerConfidenceBound",
         "annealed-kappa": "thalweg.surrogates.acquisition:AnnealedKappa",
@@ -119,6 +122,7 @@ BASES = {
     "search": "thalweg.search.base:Search",
     "surrogate": "thalweg.surrogates.base:Surrogate",
     "fingerprint": "thalweg.surrogates.fingerprint:Fingerprint",
+    "environments": "thalweg.surrogates.environments:Environments",
     "acquisition": "thalweg.surrogates.acquisition:Acquisition",
     "sampler": "thalweg.search.sampling:Sampler",
 }

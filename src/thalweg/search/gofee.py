@@ -68,7 +68,7 @@ class Gofee(ModelSearch):
     acquisition: Acquisition
     sampler: Sampler
     n_initial: int = 10
-    candidates: int = 20
+    candidates: int = 16
     steps: int = 50
     patience: int = 0
     apart: float = 0.02
@@ -85,7 +85,7 @@ class Gofee(ModelSearch):
         acquisition: Acquisition = LowerConfidenceBound(),  # noqa: B008 (immutable)
         sampler: Sampler = KMeans(),  # noqa: B008
         n_initial: int = 10,
-        candidates: int = 20,
+        candidates: int = 16,
         steps: int = 50,
         patience: int = 0,
         apart: float = 0.02,
