@@ -3,17 +3,16 @@
 import dataclasses
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
-from thalweg.errors import PotentialError
 from thalweg.host import HostSession
 from thalweg.objective.base import Evaluated, Objective, Task, Workers
 from thalweg.potentials.pair import LennardJones
 from thalweg.presets import cluster_search
-from thalweg.relax.base import CONVERGED, FAILED
+from thalweg.relax.base import CONVERGED
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.settings import Settings, Stop
