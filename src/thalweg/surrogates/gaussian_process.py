@@ -195,10 +195,13 @@ def downhill(positions, forces, step: float):
 def described(scheme, positions, numbers, cells, pbc) -> tuple[np.ndarray, np.ndarray]:
     """Fingerprints (rows, features) and repulsions (rows,) of structures, in blocks of one compiled shape."""
     fingerprint, prior, species, images, crowd = scheme
+    if not len(positions):
+        return np.zeros((0, 0)), np.zeros(0)
     with jax.enable_x64(True):
-        models = as_leaves((fingerprint, prior), np.float64)
-        describe = lambda many: _described(*models, many, species, images, crowd)
-        return tuple(in_blocks(describe, positions, numbers, cells, pbc)) if len(positions) else (np.zeros((0, 0)), np.zeros(0))
+        fingerprint, prior = as_leaves((fingerprint, prior), np.float64)
+        describe = lambda many: _described(fingerprint, prior, many, species, images, crowd)
+        prints, repulsions = in_blocks(describe, positions, numbers, cells, pbc)
+    return prints, repulsions
 
 
 @eqx.filter_jit

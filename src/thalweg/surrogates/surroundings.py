@@ -5,12 +5,12 @@ Written for one structure (batches by `vmap`), every array of fixed size. Slots 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from thalweg.geometry import traced_space
 from thalweg.space import Space, cell_heights, completed
@@ -127,8 +127,8 @@ def unit_of(system: System) -> float:
     return float(system.bond) / 1.5
 
 
-def largest(*values):
+def largest(*values) -> Any:
     """The largest of numbers: a float on the host, and where one of them is traced by JAX an array."""
-    if any(isinstance(v, jax.core.Tracer) for v in values):
+    if any(isinstance(v, Tracer) for v in values):
         return jnp.stack([jnp.asarray(v).max() for v in values]).max()
     return max(float(np.max(v)) for v in values)
