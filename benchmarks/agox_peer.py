@@ -74,6 +74,7 @@ def calculator(kind: str):
         def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
             super().calculate(atoms, list(properties), system_changes)
             begun = time.process_time()
+            assert self.atoms is not None
             held = self.atoms.copy()
             held.pbc = False  # AGOX's cube is no periodic cell
             inner.calculate(held, ["energy", "forces"], all_changes)
