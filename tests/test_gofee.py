@@ -275,11 +275,11 @@ def test_a_model_saves_evaluations():
     from thalweg.generators.complementary import ComplementaryEnergy
     from thalweg.generators.crossover import CutAndSplice
     from thalweg.generators.placed import Rattle
-    from thalweg.surrogates.gaussian_process import GaussianProcess
+    from thalweg.surrogates.local import LocalGaussianProcess
 
     system: System = cluster([0] * 7, LennardJones())
     moves = (Rattle(), CutAndSplice(), ComplementaryEnergy(), RandomPlaced())
-    search = Gofee(moves, (RandomPlaced(),), GaussianProcess(), n_initial=8)
+    search = Gofee(moves, (RandomPlaced(),), LocalGaussianProcess(), n_initial=8)
 
     def lowest(search, budget):
         state = search.init(system, 1, np.float64)
