@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from hashlib import blake2b
 from typing import NamedTuple
 
 import equinox as eqx
@@ -21,6 +23,9 @@ from thalweg.surrogates.selection import chosen
 from thalweg.surrogates.surroundings import crowd_of, images_of, kinds_of, largest, unit_of
 from thalweg.system import System
 from thalweg.typing import Array, Float
+
+#: Structures that are described at a time.
+FEW = 4
 
 
 class LocalModel(eqx.Module):
@@ -130,31 +135,32 @@ class LocalGaussianProcess(Surrogate):
         unit = float(self.environments.unit)
         prior = Repulsion.of(species, unit, float(self.energy_unit))
         valid = np.flatnonzero(np.asarray(data.valid))
+        if len(valid) == 0:
+            raise InputError("there is nothing to fit to: no row of the data is valid")
         x, cells = np.asarray(data.positions, float)[valid], np.asarray(data.cell, float)[valid]
         energy, forces = np.asarray(data.energy, float)[valid], np.asarray(data.forces, float)[valid]
-        images = images_of(cells, data.pbc, max(self.environments.reach, prior.reach)) if len(valid) else (0, 0, 0)
+        images = images_of(cells, data.pbc, max(self.environments.reach, prior.reach))
         crowd = crowd_of(x, cells, data.pbc, numbers, float(self.environments.angular_cutoff) * unit)
         with jax.enable_x64(True):
             environments, leaves = as_leaves((self.environments, prior), np.float64)
-            look = lambda many: _looked(environments, leaves, many, species, images, crowd)
-            if len(x) == 0:
-                raise InputError("there is nothing to fit to: no row of the data is valid")
-            radial, angular, repulsion, push = in_blocks(look, x, numbers, cells, data.pbc)
-        usable = np.isfinite(angular).all((1, 2))
+        scheme = (environments, leaves, species, images, crowd)
+        repulsion, push, usable = _pushed(scheme, x, numbers, cells, data.pbc)
         limit = self.highest_prior * self.energy_unit
         rows = chosen(energy, repulsion, usable, self.window * self.energy_unit, limit, self.most)
         if len(rows) == 0:
             raise InputError("there is nothing to fit to: no valid row has a finite energy")
-        x, cells, energy, forces = x[rows], cells[rows], energy[rows], forces[rows]
-        radial, angular, repulsion, push = radial[rows], angular[rows], repulsion[rows], push[rows]
-        projection, inducing, kinds, typical = self._basis(radial, angular, numbers, species)
-        model = LocalModel(environments, leaves, projection, inducing, kinds, np.asarray(self.length * typical), species, crowd)
-        with jax.enable_x64(True):
-            design, own = in_blocks(lambda many: _design(model, many, images), x, numbers, cells, data.pbc, 16)
+        x, cells, energy, forces, repulsion, push = (a[rows] for a in (x, cells, energy, forces, repulsion, push))
+        model = self._kept(previous, species, images, crowd)
+        if model is None:
+            radial, angular = _looked(scheme, x, numbers, cells, data.pbc)
+            projection, inducing, kinds, typical = self._basis(radial, angular, numbers, species)
+            length = np.asarray(self.length * typical)
+            model = LocalModel(environments, leaves, projection, inducing, kinds, length, species, crowd)
+        design, own = _designed(model, x, numbers, cells, data.pbc, images)
         atoms = int((numbers >= 0).sum())
         mean = float((energy - repulsion).mean()) / atoms
         observed = self._observed(design, own, energy, repulsion + mean * atoms, forces - push, forces, atoms)
-        covariance = _covariance(inducing, kinds, float(model.length))
+        covariance = _covariance(np.asarray(model.inducing), np.asarray(model.kinds), float(model.length))
         solution = solve(observed, covariance, float(self.signal * self.energy_unit))
         return LocalPosterior(
             model=model,
@@ -167,6 +173,13 @@ class LocalGaussianProcess(Surrogate):
             species=species,
             images=images,
         )
+
+    def _kept(self, previous: Posterior | None, species, images, crowd) -> LocalModel | None:
+        """The basis of a model of less data, if this one may have it too."""
+        if not isinstance(previous, LocalPosterior) or previous.images != images:
+            return None
+        model = previous.model
+        return model if (model.species, model.crowd) == (species, crowd) else None
 
     def _basis(self, radial, angular, numbers, species):
         """Projection of features, inducing environments and their kinds, and the typical distance between environments."""
@@ -259,18 +272,83 @@ def _covariance(inducing, kinds, length: float) -> np.ndarray:
     return np.where(same > 0, np.exp(-d2 / (2 * length**2)), 0) + np.diag(1 - kinds.sum(1))
 
 
+class Memo:
+    """Arrays by what they were computed from, the latest `most`: a search fits again and again to nearly the same data."""
+
+    def __init__(self, most: int = 1200):
+        self.most = most
+        self._held: OrderedDict[bytes, tuple] = OrderedDict()
+
+    def rows(self, base: bytes, function, positions, numbers, cells, pbc) -> list[np.ndarray]:
+        """Arrays (structures, ...) that a compiled `function` of a batch returns; computed only for what is new."""
+        keys = [
+            blake2b(base + x.tobytes() + c.tobytes(), digest_size=16).digest() for x, c in zip(positions, cells, strict=True)
+        ]
+        new = np.array([k for k, key in enumerate(keys) if key not in self._held], int)
+        if len(new):
+            with jax.enable_x64(True):
+                made = in_blocks(function, positions[new], numbers, cells[new], pbc, FEW)
+            for k, row in zip(new, zip(*made, strict=True), strict=True):
+                self._held[keys[k]] = row
+        for key in keys:
+            self._held.move_to_end(key)
+        found = [np.stack(column) for column in zip(*(self._held[key] for key in keys), strict=True)]
+        while len(self._held) > self.most:
+            self._held.popitem(last=False)
+        return found
+
+
+_PUSHED, _DESIGNS = Memo(), Memo()
+
+
+def _digest(*things) -> bytes:
+    """What a computation depends on, besides the structures."""
+    leaves, tree = jax.tree.flatten(things)
+    parts = [np.asarray(leaf).tobytes() for leaf in leaves]
+    return blake2b(b"".join([repr(tree).encode(), *parts]), digest_size=16).digest()
+
+
+def _pushed(scheme, x, numbers, cells, pbc):
+    """Repulsions (structures,), their forces, and whether environments are finite."""
+    environments, prior, species, images, crowd = scheme
+    base = _digest(scheme, numbers, pbc)
+    look = lambda many: _pushed_block(environments, prior, species, images, crowd, many)
+    repulsion, push, finite = _PUSHED.rows(base, look, x, numbers, cells, pbc)
+    return repulsion, push, finite.astype(bool)
+
+
+def _looked(scheme, x, numbers, cells, pbc):
+    """Radial and angular features (structures, atoms, ...)."""
+    environments, _, species, images, crowd = scheme
+    with jax.enable_x64(True):
+        return in_blocks(lambda many: _looked_block(environments, species, images, crowd, many), x, numbers, cells, pbc)
+
+
+def _designed(model: LocalModel, x, numbers, cells, pbc, images):
+    """`_design_block` of all structures."""
+    base = _digest(model, numbers, pbc, images)
+    with jax.enable_x64(True):
+        model = as_leaves(model, np.float64)
+    return _DESIGNS.rows(base, lambda many: _design_block(model, many, images), x, numbers, cells, pbc)
+
+
 @eqx.filter_jit
-def _looked(environments, prior, structures, species, images, crowd):
+def _pushed_block(environments, prior, species, images, crowd, structures):
     def one(s):
-        radial, angular = environments(s, species, images, crowd)
+        angular = environments(s, species, images, crowd)[1]
         energy, slope = jax.value_and_grad(lambda x: prior.atomic_energies(_at(s, x), images).sum())(s.positions)
-        return radial, angular, energy, -slope
+        return energy, -slope, jnp.isfinite(angular).all()
 
     return jax.vmap(one)(structures)
 
 
 @eqx.filter_jit
-def _design(model: LocalModel, structures, images):
+def _looked_block(environments, species, images, crowd, structures):
+    return jax.vmap(lambda s: environments(s, species, images, crowd))(structures)
+
+
+@eqx.filter_jit
+def _design_block(model: LocalModel, structures, images):
     """What inducing environments add to energy and forces (structures, 1 + 3 atoms, rows); own covariances (structures,)."""
 
     def one(s):
