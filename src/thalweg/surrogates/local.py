@@ -24,8 +24,8 @@ from thalweg.surrogates.surroundings import crowd_of, images_of, kinds_of, large
 from thalweg.system import System
 from thalweg.typing import Array, Float
 
-#: Structures that are described at a time.
-FEW = 4
+#: Structures that are described, and whose rows of the design are made, at a time.
+FEW, DESIGNED = 4, 16
 
 
 class LocalModel(eqx.Module):
@@ -150,13 +150,17 @@ class LocalGaussianProcess(Surrogate):
         if len(rows) == 0:
             raise InputError("there is nothing to fit to: no valid row has a finite energy")
         x, cells, energy, forces, repulsion, push = (a[rows] for a in (x, cells, energy, forces, repulsion, push))
-        model = self._kept(previous, species, images, crowd)
-        if model is None:
+        # Directions in the space of features change little from fit to fit, and what is projected on them need not be
+        # computed again; the inducing environments must follow the newest structures.
+        projection = self._kept(previous, species, images, crowd)
+        if projection is None:
             radial, angular = _looked(scheme, x, numbers, cells, data.pbc)
-            projection, inducing, kinds, typical = self._basis(radial, angular, numbers, species)
-            length = np.asarray(self.length * typical)
-            model = LocalModel(environments, leaves, projection, inducing, kinds, length, species, crowd)
-        design, own = _designed(model, x, numbers, cells, data.pbc, images)
+            projection = self._projection(radial, angular, numbers)
+        features, slopes = _projected(scheme, projection, x, numbers, cells, data.pbc)
+        inducing, kinds = self._inducing(features, numbers, species)
+        length = np.asarray(self.length * np.sqrt(2.0))
+        model = LocalModel(environments, leaves, projection, inducing, kinds, length, species, crowd)
+        design, own = _designed(model, features, slopes, numbers)
         atoms = int((numbers >= 0).sum())
         mean = float((energy - repulsion).mean()) / atoms
         observed = self._observed(design, own, energy, repulsion + mean * atoms, forces - push, forces, atoms)
@@ -174,15 +178,15 @@ class LocalGaussianProcess(Surrogate):
             images=images,
         )
 
-    def _kept(self, previous: Posterior | None, species, images, crowd) -> LocalModel | None:
-        """The basis of a model of less data, if this one may have it too."""
+    def _kept(self, previous: Posterior | None, species, images, crowd) -> np.ndarray | None:
+        """The projection of a model of less data, if this one may have it too."""
         if not isinstance(previous, LocalPosterior) or previous.images != images:
             return None
         model = previous.model
-        return model if (model.species, model.crowd) == (species, crowd) else None
+        return np.asarray(model.projection) if (model.species, model.crowd) == (species, crowd) else None
 
-    def _basis(self, radial, angular, numbers, species):
-        """Projection of features, inducing environments and their kinds, and the typical distance between environments."""
+    def _projection(self, radial, angular, numbers) -> np.ndarray:
+        """The leading directions of features, both kinds scaled to the same spread."""
         real = numbers >= 0
         flat = [a[:, real].reshape(-1, a.shape[2]) for a in (radial, angular)]
         spread = [max(float(np.sqrt(((a - a.mean(0)) ** 2).sum(1).mean())), 1e-12) for a in flat]
@@ -192,10 +196,13 @@ class LocalGaussianProcess(Surrogate):
         rows = np.concatenate(flat, 1) * scale
         away = rows - rows.mean(0)
         _, vectors = np.linalg.eigh(away.T @ away)
-        kept = min(self.kept, vectors.shape[1])
-        projection = scale[:, None] * vectors[:, ::-1][:, :kept]
-        rows = np.concatenate(flat, 1) @ projection
-        of_atoms = np.tile(numbers[real], len(radial))
+        return scale[:, None] * vectors[:, ::-1][:, : min(self.kept, vectors.shape[1])]
+
+    def _inducing(self, features, numbers, species) -> tuple[np.ndarray, np.ndarray]:
+        """Inducing environments (species x count, kept) and their kinds: the most different ones of each species."""
+        real, kept = numbers >= 0, features.shape[-1]
+        rows = features[:, real].reshape(-1, kept)
+        of_atoms = np.tile(numbers[real], len(features))
         inducing = np.zeros((len(species), self.inducing, kept))
         kinds = np.zeros((len(species), self.inducing, len(species)))
         for k, z in enumerate(species):
@@ -203,7 +210,7 @@ class LocalGaussianProcess(Surrogate):
             chosen_rows = mine[farthest(mine, self.inducing)]
             inducing[k, : len(chosen_rows)] = chosen_rows
             kinds[k, : len(chosen_rows), k] = 1
-        return projection, inducing.reshape(-1, kept), kinds.reshape(-1, len(species)), np.sqrt(2.0)
+        return inducing.reshape(-1, kept), kinds.reshape(-1, len(species))
 
     def _observed(self, design, own, energy, offset, forces, raw, atoms) -> Rows:
         """Targets and noise of energies and force components; forces that are not known have infinite noise."""
@@ -273,10 +280,10 @@ def _covariance(inducing, kinds, length: float) -> np.ndarray:
 
 
 class Memo:
-    """Arrays by what they were computed from, the latest `most`: a search fits again and again to nearly the same data."""
+    """Arrays by what they were computed from, the latest of them: a search fits again and again to nearly the same data."""
 
-    def __init__(self, most: int = 1200):
-        self.most = most
+    def __init__(self, size: float = 3e8):
+        self.size = size  # bytes
         self._held: OrderedDict[bytes, tuple] = OrderedDict()
 
     def rows(self, base: bytes, function, positions, numbers, cells, pbc) -> list[np.ndarray]:
@@ -293,12 +300,13 @@ class Memo:
         for key in keys:
             self._held.move_to_end(key)
         found = [np.stack(column) for column in zip(*(self._held[key] for key in keys), strict=True)]
-        while len(self._held) > self.most:
+        each = sum(a[0].nbytes for a in found)
+        while len(self._held) * each > self.size and len(self._held) > 1:
             self._held.popitem(last=False)
         return found
 
 
-_PUSHED, _DESIGNS = Memo(), Memo()
+_PUSHED, _PROJECTED = Memo(), Memo()
 
 
 def _digest(*things) -> bytes:
@@ -324,12 +332,28 @@ def _looked(scheme, x, numbers, cells, pbc):
         return in_blocks(lambda many: _looked_block(environments, species, images, crowd, many), x, numbers, cells, pbc)
 
 
-def _designed(model: LocalModel, x, numbers, cells, pbc, images):
-    """`_design_block` of all structures."""
-    base = _digest(model, numbers, pbc, images)
+def _projected(scheme, projection, x, numbers, cells, pbc):
+    """Projected features (structures, atoms, kept) and their slopes (structures, 3 atoms, atoms, kept)."""
+    environments, _, species, images, crowd = scheme
+    base = _digest(scheme, projection, numbers, pbc)
+    with jax.enable_x64(True):
+        traced = jnp.asarray(projection)
+    look = lambda many: _projected_block(environments, traced, species, images, crowd, many)
+    return _PROJECTED.rows(base, look, x, numbers, cells, pbc)
+
+
+def _designed(model: LocalModel, features, slopes, numbers):
+    """What inducing environments add to energy and forces (structures, 1 + 3 atoms, rows); own covariances (structures,)."""
+    parts = []
     with jax.enable_x64(True):
         model = as_leaves(model, np.float64)
-    return _DESIGNS.rows(base, lambda many: _design_block(model, many, images), x, numbers, cells, pbc)
+        for at in range(0, len(features), DESIGNED):
+            these, those = features[at : at + DESIGNED], slopes[at : at + DESIGNED]
+            fill = DESIGNED - len(these)
+            grow = lambda a, fill=fill: np.concatenate([a, np.repeat(a[:1], fill, 0)]) if fill else a
+            made = _design_block(model, grow(these), grow(those), numbers)
+            parts.append([np.asarray(a)[: len(these)] for a in made])
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 @eqx.filter_jit
@@ -348,22 +372,32 @@ def _looked_block(environments, species, images, crowd, structures):
 
 
 @eqx.filter_jit
-def _design_block(model: LocalModel, structures, images):
-    """What inducing environments add to energy and forces (structures, 1 + 3 atoms, rows); own covariances (structures,)."""
-
+def _projected_block(environments, projection, species, images, crowd, structures):
     def one(s):
         shape = s.positions.shape
-        features = lambda x: model.features(_at(s, x.reshape(shape)), images)
+
+        def features(x):
+            radial, angular = environments(_at(s, x.reshape(shape)), species, images, crowd)
+            return jnp.concatenate([radial, angular], 1) @ projection
+
         flat = s.positions.reshape(-1)
-        own = features(flat)
         slopes = jax.vmap(lambda t: jax.jvp(features, (flat,), (t,))[1])(jnp.eye(flat.size, dtype=flat.dtype))
-        cross, total = model.covariances(own, s.numbers)
+        # Against the noise of forces single precision is plenty for what takes the most memory.
+        return features(flat), slopes.astype(jnp.float32)
+
+    return jax.vmap(one)(structures)
+
+
+@eqx.filter_jit
+def _design_block(model: LocalModel, features, slopes, numbers):
+    def one(own, slope):
+        cross, total = model.covariances(own, numbers)
         # d/dx exp(-|f - m|^2 / 2 l^2) = exp(..) (m - f) df/dx / l^2
-        toward = slopes @ model.inducing.T - (slopes * own).sum(-1, keepdims=True)  # (3 atoms, atoms, rows)
+        toward = slope @ model.inducing.T.astype(slope.dtype) - (slope * own).sum(-1, keepdims=True)  # (3 atoms, atoms, rows)
         forces = -(toward * (cross / model.length**2)).sum(1)
         return jnp.concatenate([cross.sum(0)[None], forces]), total
 
-    return jax.vmap(one)(structures)
+    return jax.vmap(one)(features, slopes)
 
 
 def _at(structure: Structure, positions) -> Structure:
