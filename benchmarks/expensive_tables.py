@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from thalweg.benchmark.restarts import outcome_from
+from thalweg.benchmark.compare import common
+from thalweg.benchmark.restarts import Outcome, outcome_from
 from thalweg.survival import log_rank
 
 ROOT = Path(__file__).parent
@@ -17,11 +18,11 @@ PAGE = ROOT.parent / "docs" / "benchmarks-expensive.md"
 
 TEXT = """# Results where energies are expensive
 
-Written by `python benchmarks/expensive_tables.py` from `benchmarks/results/expensive/`, which hold every restart: its seed, what it
-spent and each fall of its energy. Two-core virtual machine (AMD EPYC), both cores in use, 2026-11-21: CPU seconds are upper bounds.
-Success is the fraction of restarts that reached the target, with 95 % bounds (Kaplan-Meier, [exponential Greenwood](statistics.md));
-n50 is the number of evaluations at which half of all restarts succeed. Restarts have seeds from 0 on; nothing was tuned on the
-problem unless a note says so. CPU seconds include fitting models, compilation and, in the same process, the energies.
+Written by `python benchmarks/expensive_tables.py` from `benchmarks/results/expensive/`, which hold every restart: its seed,
+what it spent and each fall of its energy. Two-core virtual machine (AMD EPYC), both cores in use, 2026-11-21: CPU seconds are
+upper bounds. Success is the fraction of restarts that reached the target, with 95 % bounds
+(Kaplan-Meier, [exponential Greenwood](statistics.md)); n50 is the number of evaluations at which half of all restarts succeed. CPU
+seconds include fitting models, compilation and, in the same process, the energies.
 
 {problems}
 {notes}"""
@@ -33,9 +34,8 @@ def document(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def row(held: dict) -> str:
+def row(held: dict, outcome: Outcome) -> str:
     """One method on one problem."""
-    outcome = outcome_from(held)
     budget = float(outcome.spent.max())
     success, low, high = outcome.curve.at(budget)
     n = sum(r.evaluations for r in outcome.rows)
@@ -49,22 +49,26 @@ def row(held: dict) -> str:
 
 
 def table(problem: str, held: list[dict]) -> str:
-    """The methods on one problem, and the log-rank test of each against the first."""
+    """The methods on one problem, and the log-rank test of each against the first.
+
+    Where restarts had no target, it is the lowest energy that any of them found.
+    """
+    outcomes = common([outcome_from(h) for h in held])
+    origin = ", the lowest energy found by any of these restarts" if outcomes[0].found_here else ""
     lines = [
         f"## {problem}",
         "",
-        f"Target {held[0]['target']:,.6g}, within {held[0]['tolerance']:.2g}.",
+        f"Target {outcomes[0].target:,.8g}{origin}, within {outcomes[0].tolerance:.2g}.",
         "",
         "| command | reached | success at evaluations | n50 [bounds] | lowest and median energy | CPU ms per evaluation |",
         "|---|---|---|---|---|---|",
-        *(row(h) for h in held),
+        *map(row, held, outcomes),
         "",
     ]
-    first = outcome_from(held[0])
-    for other in held[1:]:
-        second = outcome_from(other)
+    first = outcomes[0]
+    for other, second in zip(held[1:], outcomes[1:], strict=True):
         p = log_rank(first.hits, first.spent, second.hits, second.spent)
-        lines.append(f"- first against `{options(other)}`: log-rank p = {getattr(p, 'pvalue', p):.2g}")
+        lines.append(f"- `{options(held[0])}` against `{options(other)}`: log-rank p = {p.p:.2g}")
     return "\n".join([*lines, ""])
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -21,3 +22,18 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="thalweg-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+#: Files whose tests compute for longer than their programs take to compile.
+OPTIMISED = {"test_monte_carlo", "test_dynamics", "test_baselines", "test_annealing", "test_crystal_starts", "test_kill"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly(request):
+    """Programs of tests run once: elsewhere they are compiled with few optimisations, which takes half the time."""
+    import jax
+
+    name = request.module.__name__.rpartition(".")[2]
+    quick = name not in OPTIMISED and "slow" not in request.config.getoption("markexpr", "").replace("not slow", "")
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

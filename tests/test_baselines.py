@@ -20,6 +20,7 @@ def mixture_energy(positions, kinds, side):
     return (4 * epsilon[kinds[i], kinds[j]] * (s**12 - s**6))[s > 1 / 2.5].sum()
 
 
+@pytest.mark.slow
 def test_the_liquid_and_its_minima_are_those_of_the_paper():
     task = replace(mixtures()[0], heat=(2.0, 1.0, 0.003, 1000))  # long enough for a liquid, and shorter
     fire = task.methods[2]

@@ -284,6 +284,26 @@ def test_an_scf_that_fails_is_a_value(tblite):
     assert out.error == "TBLite: CalculationFailed: SCF not converged in 2 cycles"
 
 
+#: C6H6 in a plane as a search once proposed it: GFN1-xTB converges to -523 eV, 90 eV below benzene, without complaint.
+NO_STATE = [
+    [3.005916, -2.963499, 0], [4.323558, -3.209477, 0], [2.308614, -4.323558, 0], [1.907558, -3.645527, 0],
+    [4.286149, -2.342676, 0], [3.468544, -3.596403, 0], [0.993375, -1.450131, 0], [1.049886, -0.103136, 0],
+    [3.098640, 0.471754, 0], [-0.408559, -1.668473, 0], [2.693829, -3.671454, 0], [2.298436, -0.690871, 0],
+]  # fmt: skip
+
+
+def test_an_energy_that_no_bonds_can_give_is_a_failure(tblite):
+    atoms = ase.Atoms("H6C6", positions=NO_STATE)
+    atoms.calc = tblite.create()
+    assert atoms.get_potential_energy() < -500  # the reason for the test: the calculator sees nothing wrong
+    out = single(tblite, atoms)
+    assert out.status == FAILED
+    assert np.isinf(out.energy)
+    assert "far below what bonds can give" in out.error
+    # Atoms by themselves, from the table of the method: 6 (-10.923 - 47.379) eV.
+    np.testing.assert_allclose(tblite.lowest_possible(atoms.numbers), -349.8 - 12 * 12, atol=0.2)
+
+
 def test_nothing_is_printed(tblite, capfd):
     single(tblite, BENZENE)
     out = capfd.readouterr()

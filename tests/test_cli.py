@@ -287,6 +287,7 @@ def test_relax_moves_the_cell_against_a_pressure(thalweg_):
 DIAMOND = -277.5424 / 8 * 2.16826 / 2.1683
 
 
+@pytest.mark.slow
 def test_a_crystal_is_found_from_random_positions(thalweg_):
     arguments = ["search", "Si8", "--potential", "stillinger-weber", "--cell", "5.431", "--walkers", "8"]
     few = ["--set", 'search.moves=["local-displace"]', "--set", 'search.starts=["random-cell"]', "--set", "run.keep=20"]

@@ -43,7 +43,7 @@ def unmatched(x, y, cell):
     return distances(y, x, cell).min(1).max()
 
 
-@pytest.mark.parametrize("number", [14, 70, 166, 194, 227])
+@pytest.mark.parametrize("number", [14, 227, *(pytest.param(n, marks=pytest.mark.slow) for n in (70, 166, 194))])
 def test_variable_cells_have_the_symmetry_of_their_group(number):
     """Each operation keeps all lengths and angles of the cell and takes atoms to atoms of the same species."""
     rotations, translations = operations(number, True)

@@ -38,7 +38,13 @@ def test_pages_with_code_are_found():
     assert {"add-your-own.md", "am-i-done.md", "potentials.md"} <= {page.name for page in WITH_CODE}
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+#: Pages whose code takes long, of subjects that have fast tests of their own.
+LONG = {"large-systems", "dynamics", "filters", "potentials", "surrogates"}
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.slow] if p.stem in LONG else [], id=p.stem) for p in WITH_CODE]
+)
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = f"docs_{page.stem.replace('-', '_')}"

@@ -248,6 +248,7 @@ def test_first_velocities():
     np.testing.assert_allclose(light.var() / heavy.var(), 4 * (1 - 1 / 50) / (1 - 4 / 50), rtol=0.15)
 
 
+@pytest.mark.slow
 def test_ideal_gas_at_constant_pressure():
     """The volume of N free particles has a gamma distribution of order N + 1."""
     n, kt, pressure = 5, 1.5, 0.5
@@ -306,6 +307,7 @@ def test_a_structure_without_energy_fails_alone(canonical):
     np.testing.assert_array_equal(out.structures.positions[3, 0], out.structures.positions[3, 1])
 
 
+@pytest.mark.slow
 def test_growing_neighbour_lists_do_not_change_the_motion(monkeypatch):
     """Atoms fly into each other: the list made of the distant ones overflows, grows, and the steps come again."""
     grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3) - 1.0

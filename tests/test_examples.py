@@ -53,6 +53,7 @@ def test_ase_optimizer():
     assert our_steps == steps
 
 
+@pytest.mark.slow
 def test_liquid():
     dynamics, monte_carlo = load("liquid").means()
     np.testing.assert_allclose(dynamics, monte_carlo, atol=0.08)

@@ -241,7 +241,7 @@ def argon(seed=0, strain=0.05):
     return atoms
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["unit-cell", pytest.param("frechet", marks=pytest.mark.slow)])
 def test_relaxed_cells_are_ase_s(kind):
     """The driver stops after ASE's steps at ASE's cell: fixed atoms ride with the cell, empty slots count for nothing."""
     ours, theirs, _ = KINDS[kind]

@@ -155,6 +155,7 @@ def test_alone_in_a_batch_and_without_compiling_again(monkeypatch):
 EMPTY = np.zeros((64, 0, 3))
 
 
+@pytest.mark.slow
 def test_ideal_gas_has_a_poisson_distribution():
     """Density exp(mu/kT)/wavelength^3, variance equal to the mean; slots grow from none and change nothing."""
     nothing = LennardJones(epsilon=0.0, cutoff=1.0)

@@ -305,7 +305,9 @@ def test_conformance_passes_what_is_right():
     [
         (BinaryLennardJones(), bulk("Ar", "fcc", a=1.6, cubic=True) * (4, 4, 4), 0.05),
         (StillingerWeber(), bulk("Si", "diamond", a=5.431, cubic=True) * (2, 2, 2), 0.25),
-        (Gupta("ag-au", cutoff=4.5, truncation="smooth"), bulk("Ag", "fcc", a=4.09) * (5, 5, 5), 0.15),
+        pytest.param(
+            Gupta("ag-au", cutoff=4.5, truncation="smooth"), bulk("Ag", "fcc", a=4.09) * (5, 5, 5), 0.15, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_lists_give_what_all_pairs_give(potential, atoms, noise):

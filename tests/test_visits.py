@@ -33,6 +33,7 @@ def test_visits_end_where_relax_ends_and_tell_of_the_way():
     np.testing.assert_array_equal(seen[-1].structures.cell, wanted.structures.cell)
 
 
+@pytest.mark.slow
 def test_large_structures_are_visited_with_neighbour_lists():
     crystal = ase.build.bulk("Si", cubic=True, a=5.431).repeat((4, 4, 3))
     crystal.rattle(0.1, seed=0)

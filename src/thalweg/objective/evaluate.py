@@ -111,10 +111,14 @@ class _Record:
         try:
             if potential.fresh or again or self.calculator is None:
                 self.calculator = created(potential.calculator, potential.arguments)
-            return single_point(structure, self.calculator, virial)
+            out = single_point(structure, self.calculator, virial)
         except (Exception, SystemExit) as error:  # some programs leave the interpreter when they fail
             self.calculator = None  # its state may be spoilt, and would spoil what comes after
             raise _Failure(f"{potential.name}: {_line(error)}") from error
+        if out.energy < potential.lowest_possible(np.asarray(structure.numbers)):
+            self.calculator = None
+            raise _Failure(f"{potential.name}: the energy {out.energy:.6g} eV is far below what bonds can give; it is no state")
+        return out
 
     def _own(self, structure: Structure) -> SinglePoint:
         """One structure by a traceable potential, compiled."""

@@ -39,6 +39,9 @@ SLOW = (
     "gaussian", "qchem", "turbomole", "octopus", "elk", "dmol", "onetep", "openmx", "fleur", "socketio",
 )  # fmt: skip
 
+#: Binding energy per atom (eV) that nothing reaches: tungsten and tantalum carbide, the strongest solids, have below 9.
+STRONGEST = 12.0
+
 
 class Arguments(dict):
     """Arguments of a calculator: a dictionary that is not changed once made, and so can be hashed."""
@@ -111,6 +114,13 @@ class BlackBox(Potential):
 
     def units(self, numbers: np.ndarray) -> tuple[str, str]:
         return ("eV", "Å")
+
+    def lowest_possible(self, numbers: np.ndarray) -> float:
+        """Energy below which no structure of these atoms can be: `STRONGEST` eV per atom below the atoms by themselves.
+
+        -inf where the atoms' energies are not cheap. A wave function that converged to nonsense gives energies far below.
+        """
+        return _lowest_possible(self, np.ascontiguousarray(numbers, np.int32).tobytes())
 
     def check(self, numbers: np.ndarray) -> None:
         """Raise `InputError` where the calculator cannot be made, `PotentialError` where it does not know an element."""
@@ -228,28 +238,45 @@ def found(path: str) -> Callable:
 
 @lru_cache(maxsize=64)
 def _check(potential: BlackBox, species: tuple[int, ...]) -> None:
-    """Make the calculator, and ask it for each element where that is cheap.
-
-    An atom by itself may fail for reasons of its own (its wave function does not converge), so that only errors that speak
-    of elements count.
-    """
-    from ase.calculators.calculator import BaseCalculator
+    """Make the calculator, and ask it for each element where that is cheap."""
     from ase.data import chemical_symbols
+
+    potential.create()
+    for number in species:
+        try:
+            _alone(potential, number)
+        except Exception as error:
+            symbol = chemical_symbols[number]
+            # An atom by itself may fail for reasons of its own (its wave function does not converge), so that only errors
+            # that speak of elements count.
+            if _unknown(error, symbol, number):
+                raise PotentialError(f"{potential.name} does not know {symbol} ({reason(error)})") from None
+
+
+@lru_cache(maxsize=256)
+def _alone(potential: BlackBox, number: int) -> float:
+    """Energy of one atom by itself; nan where that is not cheap. Raises what the calculator raises."""
+    from ase.calculators.calculator import BaseCalculator
 
     calculator = potential.create()
     parts = {part for base in type(calculator).__mro__ for part in base.__module__.split(".")}
     asks_programs = any("FileIO" in base.__name__ for base in type(calculator).__mro__)
     if asks_programs or parts & set(SLOW) or not isinstance(calculator, BaseCalculator):
-        return
-    for number in species:
-        atoms = Atoms(numbers=[number], positions=[[5.0, 5.0, 5.0]], cell=[10, 10, 10])
-        atoms.calc = potential.create()
-        try:
-            atoms.get_potential_energy()
-        except Exception as error:
-            symbol = chemical_symbols[number]
-            if _unknown(error, symbol, number):
-                raise PotentialError(f"{potential.name} does not know {symbol} ({reason(error)})") from None
+        return float("nan")
+    atoms = Atoms(numbers=[number], positions=[[5.0, 5.0, 5.0]], cell=[10, 10, 10])
+    atoms.calc = calculator
+    return float(atoms.get_potential_energy())
+
+
+@lru_cache(maxsize=64)
+def _lowest_possible(potential: BlackBox, numbers: bytes) -> float:
+    kinds, counts = np.unique(np.frombuffer(numbers, np.int32), return_counts=True)
+    try:
+        alone = sum(count * _alone(potential, int(z)) for z, count in zip(kinds, counts, strict=True) if z >= 0)
+    except Exception:  # of the calculator: then nothing is known
+        return -np.inf
+    bound = alone - STRONGEST * counts[kinds >= 0].sum()
+    return float(bound) if np.isfinite(bound) else -np.inf
 
 
 def _unknown(error: Exception, symbol: str, number: int) -> bool:

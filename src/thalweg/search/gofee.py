@@ -28,10 +28,14 @@ from thalweg.surrogates.surroundings import images_of, unit_of
 from thalweg.system import System
 from thalweg.typing import Array
 
-#: Structures whose fingerprints are compared with those of candidates: low ones, failures, and pending ones.
-POOL, FAILURES, PENDING = 64, 16, 48
+#: Structures whose fingerprints are compared with those of candidates: low ones, failures, pending ones, and the first.
+POOL, FAILURES, PENDING, FIRST = 64, 16, 48, 16
 #: Fitted models in memory, by what they were fitted to: a state is arrays alone, and its model is made from them again.
 _MODELS: OrderedDict[str, Posterior] = OrderedDict()
+#: What counts as a lower energy for `patience`, in energy scales: less is refinement of what was found.
+PROGRESS = 0.05
+#: How much lower than a structure close by a candidate must be to be evaluated, in energy scales.
+REFINED = 0.01
 
 
 class Member(eqx.Module):
@@ -51,10 +55,10 @@ class Gofee(ModelSearch):
     The first `n_initial` proposals are drawn from `starts`. Then each proposal is one of `candidates` structures that
     `moves` make of parents, which the `sampler` takes from what was evaluated: relaxed on the mean of the posterior in at
     most `steps` steps, between the system's limits, and chosen by the `acquisition`. None is taken twice: fingerprints
-    nearer than `apart` (of the root mean square distance of the low structures) to what was evaluated, failed or is being
-    evaluated are left out, and what is uncertain only where others look already counts as less so. All walkers share one
-    memory. After `patience` evaluations in a row that lowered nothing (0: never) everything is forgotten and an independent
-    run begins. `refit` is the growth of the data after which hyper-parameters are fitted anew.
+    nearer than `apart` (of the root mean square distance of the first, random structures) to what failed or is being
+    evaluated, or to what was evaluated unless the model sees a lower energy there, are left out, and what is uncertain only where others look already counts as less so. All walkers share one
+    memory. After `patience` evaluations in a row that lowered nothing by `PROGRESS` energy scales (0: never) everything is
+    forgotten and an independent run begins. `refit` is the growth of the data after which hyper-parameters are fitted anew.
     """
 
     #: What [run] takes where an input does not say: of every proposal a few true steps downhill, all of which teach.
@@ -70,8 +74,8 @@ class Gofee(ModelSearch):
     n_initial: int = 10
     candidates: int = 16
     steps: int = 50
-    patience: int = 0
-    apart: float = 0.02
+    patience: int = 100
+    apart: float = 0.01
     refit: float = 1.2
     energy_scale: float = 1.0
 
@@ -87,8 +91,8 @@ class Gofee(ModelSearch):
         n_initial: int = 10,
         candidates: int = 16,
         steps: int = 50,
-        patience: int = 0,
-        apart: float = 0.02,
+        patience: int = 100,
+        apart: float = 0.01,
         refit: float = 1.2,
         energy_scale: float = 1.0,
     ):
@@ -123,7 +127,7 @@ class Gofee(ModelSearch):
         return State(Member(index, run, count.astype(np.int32)), memory)
 
     def _learned(self, memory: Memory, points, system: System) -> Memory:
-        memory = memory.with_points(points, 1e-4 * self.energy_scale)
+        memory = memory.with_points(points, PROGRESS * self.energy_scale)
         if self.patience and memory.stalled >= self.patience:
             return Memory.empty(len(system.numbers), int(memory.run) + 1, len(memory.energy))
         known = int(memory.known.sum())
@@ -201,18 +205,23 @@ class Gofee(ModelSearch):
 
     def chosen(self, x, narrow, memory: Memory, posterior: Posterior, seen, n_low: int, system: System) -> int | None:
         """Which candidate is evaluated, None if none is worth it."""
-        features, others = seen
+        features, others, first = seen
         scale2 = typical2(features[:n_low])
         own = self.described(x, system)
         mean, std = self.predicted(posterior, x, system)
-        all_seen = np.concatenate([features, others])
-        known2 = nearest2(own, all_seen)
+        near2 = self.apart**2 * typical2(first)
+        # A structure close to a known one is worth a look only where the model sees further down from there.
+        distances2 = ((own[:, None] - features[None]) ** 2).sum(-1)
+        known = np.sort(memory.energy[memory.known], kind="stable")[:n_low][distances2.argmin(1)]
+        again = (distances2.min(1) < near2) & (mean > known - REFINED * self.energy_scale)
+        if len(others):
+            again |= nearest2(own, others) < near2
         # The uncertainty near structures under evaluation will be gone when their energies are known.
         crowding = np.exp(-nearest2(own, others) / (2 * 0.25 * scale2)) if len(others) else np.zeros(len(x))
         std = std * np.sqrt(np.maximum(1 - crowding, 0))
         best = np.float64(memory.best)
         values = np.asarray(self.acquisition(jnp.asarray(mean), jnp.asarray(std), best, int(memory.told)))
-        usable = np.isfinite(values) & (narrow >= 0.93 * system.limits[0]) & (known2 > self.apart**2 * scale2)
+        usable = np.isfinite(values) & (narrow >= 0.93 * system.limits[0]) & ~again
         return int(np.where(usable, values, np.inf).argmin()) if usable.any() else None
 
     # -- model ---------------------------------------------------------------------------------------------------------
@@ -248,13 +257,16 @@ class Gofee(ModelSearch):
         return np.asarray(mean), np.asarray(std)
 
     def seen(self, memory: Memory, low: np.ndarray, waiting: list[np.ndarray], system: System):
-        """Fingerprints of the low structures, and of failed and pending ones."""
+        """Fingerprints of the low structures, of failed and pending ones, and of the first ones."""
+        first = np.flatnonzero(memory.known)[:FIRST]
         failed = np.flatnonzero(np.isnan(memory.energy) & (np.arange(len(memory.energy)) < memory.rows))[-FAILURES:]
         others = [*memory.positions[failed], *waiting[-PENDING:]]
-        x = np.concatenate([memory.positions[low], np.reshape(others, (-1, *memory.positions.shape[1:]))])
-        full = POOL + FAILURES + PENDING
+        others = np.reshape(others, (-1, *memory.positions.shape[1:]))
+        x = np.concatenate([memory.positions[low], others, memory.positions[first]])
+        full = POOL + FAILURES + PENDING + FIRST
         features = self.described(np.concatenate([x, np.repeat(x[:1], full - len(x), 0)]), system)
-        return features[: len(low)], features[len(low) : len(x)]
+        ends = np.cumsum([len(low), len(others), len(first)])
+        return features[: ends[0]], features[ends[0] : ends[1]], features[ends[1] : ends[2]]
 
     def described(self, x, system: System) -> np.ndarray:
         """Fingerprints (n, features) of structures (n, atoms, 3)."""

@@ -29,7 +29,7 @@ class Memory(eqx.Module):
     fitted: np.ndarray  # () rows that hyper-parameters were last fitted to
     told: np.ndarray  # () outcomes told in this run
     best: np.ndarray  # () lowest energy of this run
-    stalled: np.ndarray  # () outcomes since it was lowered
+    stalled: np.ndarray  # () evaluations since it was lowered
     run: np.ndarray  # () independent runs begun before this one
 
     @classmethod
@@ -79,7 +79,7 @@ class Memory(eqx.Module):
             self.fitted,
             np.array(int(self.told) + 1),
             np.array(min(lowest, float(self.best))),
-            np.array(0 if lowered else int(self.stalled) + 1),
+            np.array(0 if lowered else int(self.stalled) + count),
             self.run,
         )
 

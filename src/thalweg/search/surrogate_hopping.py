@@ -47,7 +47,7 @@ class SurrogateHopping(Gofee):
         candidates: int = 8,
         steps: int = 50,
         patience: int = 0,
-        apart: float = 0.02,
+        apart: float = 0.01,
         refit: float = 1.2,
         energy_scale: float = 1.0,
         temperature: float = 0.8,
