@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 
@@ -21,8 +22,8 @@ TEXT = """# Results where energies are expensive
 Written by `python benchmarks/expensive_tables.py` from `benchmarks/results/expensive/`, which hold every restart: its seed,
 what it spent and each fall of its energy. Two-core virtual machine (AMD EPYC), both cores in use, 2026-11-21: CPU seconds are
 upper bounds. Success is the fraction of restarts that reached the target, with 95 % bounds
-(Kaplan-Meier, [exponential Greenwood](statistics.md)); n50 is the number of evaluations at which half of all restarts succeed. CPU
-seconds include fitting models, compilation and, in the same process, the energies.
+(Kaplan-Meier, [exponential Greenwood](statistics.md)); n50 is the number of evaluations at which half of all restarts
+succeed. CPU seconds include fitting models, compilation and, in the same process, the energies.
 
 {problems}
 {notes}"""
@@ -43,8 +44,9 @@ def row(held: dict, outcome: Outcome) -> str:
     lowest = min(r.energy for r in outcome.rows)
     middle = float(np.median([r.energy for r in outcome.rows]))
     return (
-        f"| `{held['command']}` | {int(outcome.hits.sum())} of {len(outcome.rows)} | {success:.2f} [{low:.2f}, {high:.2f}] "
-        f"at {budget:,.0f} | {outcome.n50} | {lowest:.3f}, {middle:.3f} | {1e3 * cpu / n:.1f} |"
+        f"| `{shown(held)}` | {int(outcome.hits.sum())} of {len(outcome.rows)} "
+        f"| {success:.2f} [{low:.2f}, {high:.2f}] at {budget:,.0f} "
+        f"| {outcome.n50} | {lowest:.3f}, {middle:.3f} | {1e3 * cpu / n:.1f} |"
     )
 
 
@@ -72,6 +74,11 @@ def table(problem: str, held: list[dict]) -> str:
     return "\n".join([*lines, ""])
 
 
+def shown(held: dict) -> str:
+    """The command without where its results went."""
+    return re.sub(r" --(json|folder) \S+", "", held["command"])
+
+
 def options(held: dict) -> str:
     """What distinguishes a command."""
     return held["command"].partition("--set ")[2].split(" --")[0] or "the defaults"
@@ -79,7 +86,8 @@ def options(held: dict) -> str:
 
 def main() -> None:
     held = [document(p) for p in sorted(RESULTS.glob("*.json")) if "rows" in document(p) and "curve" in document(p)]
-    by_task = [(task, list(group)) for task, group in groupby(sorted(held, key=lambda h: h["task"]), key=lambda h: h["task"])]
+    task = lambda h: h["task"]
+    by_task = [(name, list(group)) for name, group in groupby(sorted(held, key=task), key=task)]
     notes = NOTES.read_text(encoding="utf-8") if NOTES.exists() else ""
     PAGE.write_text(TEXT.format(problems="\n".join(table(*pair) for pair in by_task), notes=notes), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT.parent)}")

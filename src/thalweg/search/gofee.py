@@ -56,9 +56,10 @@ class Gofee(ModelSearch):
     `moves` make of parents, which the `sampler` takes from what was evaluated: relaxed on the mean of the posterior in at
     most `steps` steps, between the system's limits, and chosen by the `acquisition`. None is taken twice: fingerprints
     nearer than `apart` (of the root mean square distance of the first, random structures) to what failed or is being
-    evaluated, or to what was evaluated unless the model sees a lower energy there, are left out, and what is uncertain only where others look already counts as less so. All walkers share one
-    memory. After `patience` evaluations in a row that lowered nothing by `PROGRESS` energy scales (0: never) everything is
-    forgotten and an independent run begins. `refit` is the growth of the data after which hyper-parameters are fitted anew.
+    evaluated, or to what was evaluated unless the model sees a lower energy there, are left out, and what is uncertain only
+    where others look already counts as less so. All walkers share one memory. After `patience` evaluations in a row that
+    lowered nothing by `PROGRESS` energy scales (0: never) everything is forgotten and an independent run begins. `refit` is
+    the growth of the data after which hyper-parameters are fitted anew.
     """
 
     #: What [run] takes where an input does not say: of every proposal a few true steps downhill, all of which teach.
