@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from thalweg.host import HostSession
-from thalweg.objective.base import Evaluated, Objective, Task, Workers
+from thalweg.objective.base import Evaluated, Objective, Task, WorkerLost, Workers
 from thalweg.potentials.pair import LennardJones
 from thalweg.presets import cluster_search
-from thalweg.relax.base import CONVERGED
+from thalweg.relax.base import CONVERGED, FAILED
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.settings import Settings, Stop
@@ -136,3 +136,62 @@ def test_results_in_any_order_give_the_same_search(tmp_path):
             courses.append(course(store))
     for a, b in zip(*courses, strict=True):
         same(a, b)
+
+
+class Failing(Objective):
+    """A calculator that never succeeds."""
+
+    def __call__(self, task: Task) -> Evaluated:
+        return Evaluated(task.number, task.structure, np.inf, FAILED, "EMT: nothing works today", 1)
+
+
+class Losing(Later):
+    """Every worker that gets the task of this number is lost, so many times."""
+
+    def __init__(self, objective, number, times):
+        super().__init__(objective)
+        self.number, self.times, self.lost = number, times, 0
+
+    def submit(self, task):
+        if task.number == self.number and self.lost < self.times:
+            self.lost += 1
+            future = Future()
+            future.set_exception(WorkerLost("it was killed"))
+            return future
+        return super().submit(task)
+
+
+def test_a_calculator_that_always_fails_ends_the_run_and_says_why(tmp_path):
+    with Store.create(tmp_path, {"name": "LJ7"}) as store:
+        host = session(Later(Failing()))
+        while host.hopeless() is None:
+            host.visit(Stop())
+            host.commit(store)
+            assert host.ledger.relaxations < 50
+        assert host.hopeless() == "none of the first 10 evaluations succeeded; the last said: EMT: nothing works today"
+        assert store.failures() == [("EMT: nothing works today", 10)]
+        assert store.best() is None
+
+
+@pytest.mark.parametrize(("times", "failed"), [(2, 0), (3, 1)])
+def test_lost_workers_lose_nothing(tmp_path, times, failed):
+    with Store.create(tmp_path, {"name": "LJ7"}) as store:
+        drive(session(Losing(Relaxing(), 4, times), walkers=2), store, 600)
+        told = [e for e in store.evaluations() if e.batch is not None]
+        assert [e.number for e in told] == list(range(len(told)))
+        errors = [e.error for e in told if e.error]
+        assert len(errors) == failed
+        assert all("its worker was lost 3 times" in e for e in errors)
+
+
+def test_budgets_are_kept_to_the_evaluation(tmp_path):
+    # Tasks beyond the budget are not even begun: they would cost hours.
+    workers = Later(Relaxing())
+    with Store.create(tmp_path, {"name": "LJ7"}) as store:
+        host = session(workers, walkers=4)
+        stop = Stop(evaluations=1)
+        for _ in range(3):
+            host.visit(stop)
+            host.commit(store)
+        assert workers.evaluated == [0]
+        assert len(host._entries) == 4
