@@ -76,11 +76,12 @@ def same(one: list, other: list) -> None:
             np.testing.assert_array_equal(getattr(a, f.name), getattr(b, f.name), err_msg=f.name)
 
 
+HOPPING = ["--method", "basin-hopping"]
 CASES = [
-    pytest.param(3, 300, [], id="basin-hopping"),
-    pytest.param(20, 3000, [], id="basin-hopping-20", marks=pytest.mark.slow),
-    pytest.param(20, 3000, ["--workers", "2"], id="two-processes-20", marks=pytest.mark.slow),
-    pytest.param(20, 120, ["--method", "gofee"], id="gofee-20", marks=pytest.mark.slow),
+    pytest.param(3, 300, HOPPING, id="basin-hopping"),
+    pytest.param(20, 3000, HOPPING, id="basin-hopping-20", marks=pytest.mark.slow),
+    pytest.param(20, 3000, [*HOPPING, "--workers", "2"], id="two-processes-20", marks=pytest.mark.slow),
+    pytest.param(20, 240, ["--method", "gofee"], id="gofee-20", marks=pytest.mark.slow),
 ]
 
 

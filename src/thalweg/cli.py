@@ -175,7 +175,9 @@ def _potential(p: argparse.ArgumentParser) -> None:
 
 def _method(p: argparse.ArgumentParser) -> None:
     _system(p)
-    p.add_argument("--method", metavar="NAME", help="a name of `thalweg list searches` (default: basin-hopping)")
+    p.add_argument(
+        "--method", metavar="NAME", help="a name of `thalweg list searches` (default: basin-hopping; gofee around a calculator)"
+    )
     p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same search (default: 0)")
     p.add_argument("--walkers", metavar="N", help="walkers side by side (default: 64; 1 around a calculator)")
     p.add_argument(

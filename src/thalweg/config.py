@@ -116,7 +116,9 @@ def resolve(tables: Mapping) -> Resolved:
     defaults = preset_defaults(system, potential, filter, list(made.seeds))
     energy = defaults["BasinHopping"]["energy_scale"]
     given = with_seeds(tables.get("search", {}), system, filter)
-    search_table = schema.fill("search", {"kind": "basin-hopping", **given}, "[search]", defaults)
+    # Few evaluations where each of them costs; GOFEE does not move cells.
+    usual = "basin-hopping" if potential.traceable or filter.moves_cell else "gofee"
+    search_table = schema.fill("search", {"kind": usual, **given}, "[search]", defaults)
     search = schema.build("search", search_table)
     if {"operators", "moves", "starts"} & set(tables.get("search", {})):
         _check_generators(search, system)

@@ -39,6 +39,8 @@ SLOW = (
     "gaussian", "qchem", "turbomole", "octopus", "elk", "dmol", "onetep", "openmx", "fleur", "socketio",
 )  # fmt: skip
 
+#: Packages that look for a self-consistent wave function, of which an atom costs little.
+WAVE_FUNCTIONS = ("tblite", "xtb", "dftb")
 #: Binding energy per atom (eV) that nothing reaches: tungsten and tantalum carbide, the strongest solids, have below 9.
 STRONGEST = 12.0
 
@@ -118,7 +120,8 @@ class BlackBox(Potential):
     def lowest_possible(self, numbers: np.ndarray) -> float:
         """Energy below which no structure of these atoms can be: `STRONGEST` eV per atom below the atoms by themselves.
 
-        -inf where the atoms' energies are not cheap. A wave function that converged to nonsense gives energies far below.
+        For `WAVE_FUNCTIONS`, which may converge to nonsense with energies far below; -inf for others, whose energies may be
+        of any units and fields.
         """
         return _lowest_possible(self, np.ascontiguousarray(numbers, np.int32).tobytes())
 
@@ -259,9 +262,8 @@ def _alone(potential: BlackBox, number: int) -> float:
     from ase.calculators.calculator import BaseCalculator
 
     calculator = potential.create()
-    parts = {part for base in type(calculator).__mro__ for part in base.__module__.split(".")}
     asks_programs = any("FileIO" in base.__name__ for base in type(calculator).__mro__)
-    if asks_programs or parts & set(SLOW) or not isinstance(calculator, BaseCalculator):
+    if asks_programs or _parts(calculator) & set(SLOW) or not isinstance(calculator, BaseCalculator):
         return float("nan")
     atoms = Atoms(numbers=[number], positions=[[5.0, 5.0, 5.0]], cell=[10, 10, 10])
     atoms.calc = calculator
@@ -271,12 +273,20 @@ def _alone(potential: BlackBox, number: int) -> float:
 @lru_cache(maxsize=64)
 def _lowest_possible(potential: BlackBox, numbers: bytes) -> float:
     kinds, counts = np.unique(np.frombuffer(numbers, np.int32), return_counts=True)
+    kinds, counts = kinds[kinds >= 0], counts[kinds >= 0]
     try:
-        alone = sum(count * _alone(potential, int(z)) for z, count in zip(kinds, counts, strict=True) if z >= 0)
+        if not _parts(potential.create()) & set(WAVE_FUNCTIONS):
+            return -np.inf
+        alone = np.array([_alone(potential, int(z)) for z in kinds])
     except Exception:  # of the calculator: then nothing is known
         return -np.inf
-    bound = alone - STRONGEST * counts[kinds >= 0].sum()
-    return float(bound) if np.isfinite(bound) else -np.inf
+    bound = float(counts @ (alone - STRONGEST))
+    return bound if np.isfinite(bound) else -np.inf
+
+
+def _parts(calculator) -> set[str]:
+    """Names of the packages and modules that a calculator and its bases come from."""
+    return {part for base in type(calculator).__mro__ for part in base.__module__.split(".")}
 
 
 def _unknown(error: Exception, symbol: str, number: int) -> bool:
