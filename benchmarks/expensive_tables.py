@@ -11,7 +11,7 @@ import numpy as np
 
 from thalweg.benchmark.compare import common
 from thalweg.benchmark.restarts import Outcome, outcome_from
-from thalweg.survival import log_rank
+from thalweg.survival import log_rank, median, success_curve
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results" / "expensive"
@@ -80,15 +80,64 @@ def shown(held: dict) -> str:
 
 
 def options(held: dict) -> str:
-    """What distinguishes a command."""
-    return held["command"].partition("--set ")[2].split(" --")[0] or "the defaults"
+    """What distinguishes a command from others on the same problem."""
+    rest = re.sub(r"^thalweg bench \S+| --(restarts|first-seed|evaluations|json|folder) \S+", "", held["command"])
+    return rest.replace("--set ", "").replace("'", "").strip() or "the defaults"
+
+
+def landscapes() -> str:
+    """Success of N local searches against the law."""
+    lines = ["| problem | searches | success | 95 % bounds | law |", "|---|---|---|---|---|"]
+    for name in ("two-funnel", "rastrigin"):
+        path = RESULTS / f"{name}.json"
+        for p in document(path)["points"] if path.exists() else []:
+            lines.append(f"| {name} | {p['members']} | {p['success']:.3f} | {p['low']:.3f}-{p['high']:.3f} | {p['law']:.3f} |")
+    return "\n".join([*lines, ""])
+
+
+def peers() -> str:
+    """AGOX and thalweg on the same calculators."""
+    lines = [
+        "| problem, method | program | reached | n50 [bounds] | overhead per evaluation (ms) | per iteration (ms) "
+        "| bytes printed per iteration |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("agox-*.json")):
+        held = document(path)
+        key = lambda r: (r["problem"], r["method"], r["side"])
+        for (problem, method, side), rows in groupby(sorted(held["rows"], key=key), key=key):
+            good = [r for r in rows if "error" not in r]
+            if not good:
+                continue
+            hits, spent = np.array([r["hit"] for r in good]), np.array([r["evaluations"] for r in good], float)
+            over = 1e3 * sum(r["cpu"] - r["calculator"] for r in good)
+            steps = max(1, sum(r["iterations"] for r in good))
+            printed = sum(r["printed"] for r in good) / steps
+            n50 = median(success_curve(hits, spent), spent)
+            lines.append(
+                f"| {problem}, {method} | {side} | {int(hits.sum())} of {len(good)} | {n50} "
+                f"| {over / sum(r['evaluations'] for r in good):.2f} | {over / steps:.1f} | {printed:,.0f} |"
+            )
+    return "\n".join([*lines, ""])
+
+
+def workers() -> str:
+    """How busy the driver keeps them."""
+    path = RESULTS / "workers.json"
+    rows = document(path)["rows"] if path.exists() else []
+    lines = ["| workers | evaluations per second | busy | driver, CPU ms per evaluation |", "|---|---|---|---|"]
+    lines += [
+        f"| {r['workers']:,} | {r['per_second']:,.0f} | {r['busy']:.1%} | {r['driver_cpu_ms_per_evaluation']:.2f} |"
+        for r in rows
+    ]
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
     held = [document(p) for p in sorted(RESULTS.glob("*.json")) if "rows" in document(p) and "curve" in document(p)]
     task = lambda h: h["task"]
     by_task = [(name, list(group)) for name, group in groupby(sorted(held, key=task), key=task)]
-    notes = NOTES.read_text(encoding="utf-8") if NOTES.exists() else ""
+    notes = NOTES.read_text(encoding="utf-8").format(landscapes=landscapes(), agox=peers(), workers=workers())
     PAGE.write_text(TEXT.format(problems="\n".join(table(*pair) for pair in by_task), notes=notes), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT.parent)}")
 
