@@ -156,6 +156,8 @@ class Live:
         spent, done = now.session - first.session, now.relaxations - first.relaxations
         # The first visit compiles: its rate says nothing.
         rate = f"{done / spent:,.0f} relaxations/s" if spent > 0.2 else f"{plural(now.relaxations, 'relaxation')}"
+        if spent > 0.2 and done < 5 * spent:  # where each costs, they are counted
+            rate = plural(now.evaluations, "evaluation")
         left = f"{seconds(max(self.limit - now.session, 0))} left" if self.limit is not None else seconds(now.session)
         best = f"best {energy(now.best)} {self.unit}" if now.best < float("inf") else "nothing found yet"
         minima = plural(now.distinct, "minimum", "minima")
