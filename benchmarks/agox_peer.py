@@ -241,12 +241,14 @@ def main() -> None:
     p.add_argument("--budget", type=int, default=2000, help="evaluations per search (gofee: --gofee-budget)")
     p.add_argument("--gofee-budget", type=int, default=150)
     p.add_argument("--limit", type=float, default=3600.0, help="wall seconds per search")
+    p.add_argument("--sides", default="thalweg,agox", help="which programs run")
     p.add_argument("--json", type=Path)
     p.add_argument("--child", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.child:
         child(args.child)
-    sides = {"thalweg": sys.executable, **({"agox": args.agox_python} if args.agox_python else {})}
+    known = {"thalweg": sys.executable, **({"agox": args.agox_python} if args.agox_python else {})}
+    sides = {side: python for side, python in known.items() if side in args.sides.split(",")}
     rows = []
     for name in args.problems.split(","):
         formula, kind, edge, minimum, near = PROBLEMS[name]
@@ -267,9 +269,10 @@ def main() -> None:
                     )
                 print(f"  {side:8s} {summary(mine)}", flush=True)
                 rows += mine
-    if args.json:
-        versions = {"python": platform.python_version(), "platform": platform.platform()}
-        args.json.write_text(json.dumps({"command": " ".join(sys.argv), **versions, "rows": rows}, indent=1) + "\n")
+                if args.json:  # as far as it went
+                    versions = {"python": platform.python_version(), "platform": platform.platform()}
+                    text = json.dumps({"command": " ".join(sys.argv), **versions, "rows": rows}, indent=1)
+                    args.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":
