@@ -23,13 +23,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
-#: Files whose tests compute for longer than their programs take to compile.
-OPTIMISED = {"test_monte_carlo", "test_dynamics", "test_baselines", "test_annealing", "test_crystal_starts", "test_kill"}
+#: Files whose tests compute for longer than their programs take to compile, or compare with processes of their own.
+OPTIMISED = {
+    "test_monte_carlo", "test_dynamics", "test_baselines", "test_annealing", "test_crystal_starts", "test_kill", "test_run",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_quickly(request):
-    """Programs of tests run once: elsewhere they are compiled with few optimisations, which takes half the time."""
+    """Programs of tests run once: elsewhere they are compiled with few optimisations, which saves a quarter of the time."""
     import jax
 
     name = request.module.__name__.rpartition(".")[2]

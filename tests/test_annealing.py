@@ -97,6 +97,7 @@ class TestParallelTempering:
     def search(self, **fields):
         return ParallelTempering((RandomBall(),), **{"rungs": 4, "cold": 0.1, "hot": 0.35, "segment": 50, "look": 4, **fields})
 
+    @pytest.mark.slow
     def test_it_finds_the_published_minimum(self):
         potential = LennardJones()
         stop = Stop(evaluations=3_000_000, target=LJ13 + 1e-4)

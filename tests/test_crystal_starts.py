@@ -133,6 +133,7 @@ def test_lattice_fragments_find_the_crystal_that_fits():
     assert full >= 3
 
 
+@pytest.mark.slow
 def test_lattice_fragments_are_starts_below_the_published_gels():
     """The C-S-H gel: plain relaxations from them end below the best value published for 52,000 evaluations."""
     cell = 300 * np.eye(3)

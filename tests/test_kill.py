@@ -78,7 +78,7 @@ def same(one: list, other: list) -> None:
 
 HOPPING = ["--method", "basin-hopping"]
 CASES = [
-    pytest.param(3, 300, HOPPING, id="basin-hopping"),
+    pytest.param(2, 200, HOPPING, id="basin-hopping"),
     pytest.param(20, 3000, HOPPING, id="basin-hopping-20", marks=pytest.mark.slow),
     pytest.param(20, 3000, [*HOPPING, "--workers", "2"], id="two-processes-20", marks=pytest.mark.slow),
     pytest.param(20, 240, ["--method", "gofee"], id="gofee-20", marks=pytest.mark.slow),

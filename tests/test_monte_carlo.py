@@ -82,6 +82,7 @@ def test_two_atoms_have_their_exact_energy():
         np.testing.assert_allclose(means.mean(), exact, atol=4 * error)
 
 
+@pytest.mark.slow
 def test_differences_are_those_of_the_whole_energy():
     """The same random numbers make the same chain, whether a trial costs a sum over one atom's pairs or over all.
 

@@ -54,6 +54,7 @@ def test_stiffness_is_the_mean_curvature():
         stiffness(LennardJones(), Structure.create(dimer.positions, fixed=[True, True]), BOND)
 
 
+@pytest.mark.slow
 def test_the_trace_of_a_crystal_is_that_of_its_hessian():
     structure, h = from_ase(ase.build.bulk("Si", cubic=True, a=5.431)), 1e-4
     x = np.asarray(structure.positions)
