@@ -260,19 +260,17 @@ def main() -> None:
                 mine = []
                 for seed in range(args.first_seed, args.first_seed + args.seeds):
                     task = {"problem": name, "formula": formula, "kind": kind, "edge": edge, "method": method, "side": side}
-                    mine.append(
-                        search(
-                            python,
-                            {**task, "seed": seed, "budget": budget, "warm": max(20, budget // 4), "target": target},
-                            args.limit,
-                        )
-                    )
+                    task |= {"seed": seed, "budget": budget, "warm": max(20, budget // 4), "target": target}
+                    mine.append(search(python, task, args.limit))
+                    if args.json:  # as far as it went
+                        _write(args.json, rows + mine)
                 print(f"  {side:8s} {summary(mine)}", flush=True)
                 rows += mine
-                if args.json:  # as far as it went
-                    versions = {"python": platform.python_version(), "platform": platform.platform()}
-                    text = json.dumps({"command": " ".join(sys.argv), **versions, "rows": rows}, indent=1)
-                    args.json.write_text(text + "\n")
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    path.write_text(json.dumps({"command": " ".join(sys.argv), **versions, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
