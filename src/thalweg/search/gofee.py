@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from thalweg import prng
 from thalweg.generators.base import Generator
@@ -32,6 +34,8 @@ from thalweg.typing import Array
 POOL, FAILURES, PENDING, FIRST = 64, 16, 48, 16
 #: Fitted models in memory, by what they were fitted to: a state is arrays alone, and its model is made from them again.
 _MODELS: OrderedDict[str, Posterior] = OrderedDict()
+#: Neighbours within the reach of angles that fingerprints tell apart, and angles computed at a time.
+CROWD, ANGLES = 40, 400_000
 #: What counts as a lower energy for `patience`, in energy scales: less is refinement of what was found.
 PROGRESS = 0.05
 #: How much lower than a structure close by a candidate must be to be evaluated, in energy scales.
@@ -307,4 +311,8 @@ def _predict(posterior, positions, numbers, space):
 
 @eqx.filter_jit
 def _describe(fingerprint, structures, species, images):
-    return jax.vmap(lambda s: fingerprint(s, species, images))(structures)
+    # Angles are between pairs of neighbours: of the nearest ones where images bring many, and few structures at a time.
+    n, near = structures.positions.shape[1], structures.positions.shape[1] * math.prod(2 * k + 1 for k in images)
+    crowd = CROWD if near > CROWD else None
+    batch = max(1, min(len(structures), ANGLES // (n * min(near, CROWD) ** 2)))
+    return lax.map(lambda s: fingerprint(s, species, images, crowd), structures, batch_size=batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from hashlib import blake2b
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from thalweg.errors import InputError
@@ -26,6 +28,8 @@ from thalweg.typing import Array, Float
 
 #: Structures that are described, and whose rows of the design are made, at a time.
 FEW, DESIGNED = 4, 16
+#: Pairs of atoms whose slopes are computed at a time for one structure.
+PAIRS = 30_000
 
 
 class LocalModel(eqx.Module):
@@ -381,7 +385,10 @@ def _projected_block(environments, projection, species, images, crowd, structure
             return jnp.concatenate([radial, angular], 1) @ projection
 
         flat = s.positions.reshape(-1)
-        slopes = jax.vmap(lambda t: jax.jvp(features, (flat,), (t,))[1])(jnp.eye(flat.size, dtype=flat.dtype))
+        # Directions are taken few at a time where atoms have many neighbours and images: all at once would fill the memory.
+        pairs = shape[0] ** 2 * math.prod(2 * k + 1 for k in images)
+        slope = lambda t: jax.jvp(features, (flat,), (t,))[1]
+        slopes = lax.map(slope, jnp.eye(flat.size, dtype=flat.dtype), batch_size=max(1, min(flat.size, PAIRS // pairs)))
         # Against the noise of forces single precision is plenty for what takes the most memory.
         return features(flat), slopes.astype(jnp.float32)
 
