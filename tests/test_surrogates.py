@@ -11,6 +11,7 @@ from scipy.stats import multivariate_normal
 
 from thalweg.errors import InputError
 from thalweg.leaves import as_leaves
+from thalweg.search.guard import relax_on, settled
 from thalweg.structure import Structure
 from thalweg.surrogates import likelihood
 from thalweg.surrogates.base import Dataset
@@ -19,7 +20,6 @@ from thalweg.surrogates.fingerprint import Fingerprint
 from thalweg.surrogates.gaussian_process import GaussianProcess, described
 from thalweg.surrogates.local import LocalGaussianProcess
 from thalweg.surrogates.prior import Repulsion
-from thalweg.surrogates.relaxing import close_pairs, relax_on
 from thalweg.surrogates.selection import chosen
 from thalweg.surrogates.surroundings import crowd_of, images_of
 from thalweg.system import System
@@ -231,12 +231,11 @@ def test_relaxation_in_the_mean_holds_what_is_fixed(data):
     bonds = 2 * np.where(numbers == 28, 1.24, 1.36)
     system = System(numbers, bonds, np.arange(6) == 0, np.zeros((3, 3)))
     starts = Structure.create(x[-4:], numbers, fixed=np.arange(6) == 0)
-    done = relax_on(posterior, starts, system, steps=60, n_lanes=4)
-    np.testing.assert_array_equal(done.structures.positions[:, 0], x[-4:, 0])
-    assert (done.energy < mean_std(posterior, x[-4:])[0]).all()
-    assert not close_pairs(done.structures, system, 0.65).any()
-    squeezed = Structure.create(0.4 * x[:1], numbers)
-    assert close_pairs(squeezed, system).all()
+    positions, narrow = relax_on(posterior, starts, system, steps=60)
+    np.testing.assert_array_equal(positions[:, 0], x[-4:, 0])
+    assert (mean_std(posterior, positions)[0] < mean_std(posterior, x[-4:])[0]).all()
+    assert (narrow > 0.65).all()
+    assert (settled(0.4 * x[:1], system)[1] < 0.65).all()
 
 
 def test_outliers_are_left_out():

@@ -16,10 +16,8 @@ from jax import lax
 from thalweg import prng
 from thalweg.generators.base import Generator
 from thalweg.leaves import as_leaves
-from thalweg.relax.driver import Relaxation, relax
-from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.base import ModelSearch, Outcome, Proposals, State, blank, generate, structures_of, walker_keys
-from thalweg.search.guard import Guarded, settled
+from thalweg.search.guard import relax_on
 from thalweg.search.memory import Memory, points_of
 from thalweg.search.sampling import KMeans, Sampler
 from thalweg.structure import Structure
@@ -167,7 +165,8 @@ class Gofee(ModelSearch):
         parents, partners = self.parents(rng, memory, low, seen[0][: len(low)], walkers, row)
         origin = rng.choice(len(self.moves), size=self.candidates, p=self.move_weights / self.move_weights.sum())
         x, cells = self.generated(key, origin.astype(np.int32), memory, parents, partners, system)
-        x, narrow = self.relaxed(x, cells, posterior, system)
+        made = Structure.create(x, system.numbers, cells, system.fixed, system.pbc)
+        x, narrow = relax_on(posterior, made, system, self.steps, self.energy_scale)
         best = self.chosen(x, narrow, memory, posterior, seen, len(low), system)
         if best is None:
             return self.started(key, rng, system)
@@ -196,17 +195,6 @@ class Gofee(ModelSearch):
         generators, leaves = as_leaves((self.moves + self.starts, system), np.float64)
         x, cells = _generate(generators, origin, keys, parents, partners, leaves)
         return np.asarray(x), np.asarray(cells)
-
-    def relaxed(self, x, cells, posterior: Posterior, system: System):
-        """Candidates after a relaxation on the model, in the region, and their smallest distances in mean bond lengths."""
-        bond = float(np.mean(system.bond_lengths))
-        guarded = Guarded(posterior, system, self.energy_scale)
-        relaxation = Relaxation(guarded, LBFGS(max_step=0.15 * bond), 0.03 * self.energy_scale / bond, self.steps)
-        structures = Structure.create(x, system.numbers, cells, system.fixed, system.pbc)
-        out = np.asarray(relax(structures, relaxation, n_lanes=min(8, len(x))).structures.positions)
-        out = np.where(np.isfinite(out).all((1, 2), keepdims=True), out, x)
-        cell, leaves = np.asarray(system.cell, np.float64), as_leaves(system, np.float64)
-        return tuple(np.asarray(a) for a in settled(jnp.asarray(out), cell, leaves))
 
     def chosen(self, x, narrow, memory: Memory, posterior: Posterior, seen, n_low: int, system: System) -> int | None:
         """Which candidate is evaluated, None if none is worth it."""

@@ -9,7 +9,11 @@ import numpy as np
 
 from thalweg.generators.base import confine
 from thalweg.geometry import nearest_image, traced_space
+from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Evaluation, Potential, finish
+from thalweg.relax.driver import Relaxation, relax
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.structure import Structure
 from thalweg.system import System
 
 #: Energies in units of `Guarded.strength` per (violation in bonds)^2: pairs too near, atoms without a neighbour, atoms
@@ -77,18 +81,33 @@ def pair_ratios(x, cell, system: System):
     return jnp.where(pair, r / ((bonds[:, None] + bonds[None]) / 2), 1e3)
 
 
-@eqx.filter_jit
-def settled(positions, cell, system: System):
-    """Positions (n, atoms, 3) brought into the region, and their smallest pair distance (n,) in mean bond lengths."""
+def relax_on(model: Potential, structures: Structure, system: System, steps: int = 50, strength: float = 1.0):
+    """Relax a batch (n structures) in the mean of a model, between walls of this `strength` (an energy scale).
 
+    Returns positions (n, atoms, 3), in the region, and the smallest pair distance (n,) of each in mean bond lengths, which
+    tells what is still too dense to be evaluated. Fixed atoms and the cell stay.
+    """
+    bond = float(np.mean(system.bond_lengths))
+    guarded = Guarded(model, system, strength)
+    relaxation = Relaxation(guarded, LBFGS(max_step=0.15 * bond), 0.03 * strength / bond, steps)
+    out = np.asarray(relax(structures, relaxation, n_lanes=min(8, len(structures))).structures.positions)
+    out = np.where(np.isfinite(out).all((1, 2), keepdims=True), out, np.asarray(structures.positions))
+    return settled(out, system)
+
+
+def settled(positions, system: System) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (n, atoms, 3) brought into the region, and their smallest pair distance (n,) in mean bond lengths."""
+    with jax.enable_x64(True):
+        cell, leaves = np.asarray(system.cell, np.float64), as_leaves(system, np.float64)
+        x, narrow = _settled(jnp.asarray(positions, jnp.float64), cell, leaves)
+        return np.asarray(x), np.asarray(narrow)
+
+
+@eqx.filter_jit
+def _settled(positions, cell, system: System):
     def one(x):
         guard = Guarded(None, system)  # type: ignore[arg-type]
         x = guard._confined(x, cell)
         return x, pair_ratios(x, cell, system).min()
 
     return jax.vmap(one)(positions)
-
-
-def arrays(system: System) -> System:
-    """The system with arrays alone, for compiled functions."""
-    return jax.tree.map(np.asarray, system)
