@@ -17,8 +17,14 @@ from thalweg.errors import InputError
 from thalweg.generators.crossover import CutAndSplice
 from thalweg.generators.mutation import Displace
 from thalweg.generators.random import RandomBall
+from thalweg.objective.base import Task
+from thalweg.objective.evaluate import Evaluate
+from thalweg.objective.softening import REACH, softened
+from thalweg.potentials.black_box import BlackBox
 from thalweg.potentials.pair import LennardJones
 from thalweg.relax.base import CONVERGED
+from thalweg.relax.driver import Relaxation
+from thalweg.relax.lbfgs import LBFGS
 from thalweg.run import Settings, Stop, run
 from thalweg.search.base import Outcome, generate, structures_of
 from thalweg.search.minima_hopping import MinimaHopping, random_velocities
@@ -239,6 +245,72 @@ def test_velocities_have_the_energy_asked_for_and_no_drift():
         v = np.asarray(random_velocities(prng.key(1), jnp.asarray(x), 0.3, alloy(fixed=2)))
     assert (v[:2] == 0).all()
     assert (v[2:] != 0).all()
+
+
+class Quadratic:
+    """Forces of 5 atoms of different masses around a minimum, with the vibrations that `eigh` finds: stiff and soft ones."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        frame, _ = np.linalg.qr(self.rng.normal(size=(15, 15)))
+        hessian = frame * np.r_[0.1, np.linspace(1, 3, 8), np.geomspace(20, 80, 6)] @ frame.T
+        self.masses = self.rng.uniform(1, 4, (5, 1))
+        self.root = np.repeat(np.sqrt(self.masses.ravel()), 3)
+        self.hessian, self.minimum, self.count = hessian, self.rng.normal(size=(5, 3)), 0
+        self.squares, self.modes = np.linalg.eigh(hessian / self.root / self.root[:, None])
+
+    def forces(self, x):
+        self.count += 1
+        return -(self.hessian @ (x - self.minimum).ravel()).reshape(5, 3)
+
+    def shares(self, v):
+        """Of the kinetic energy, in each mode."""
+        share = (self.modes.T @ (self.root * v.ravel())) ** 2
+        return share / share.sum()
+
+    def softened(self, v, steps):
+        self.count = 0
+        return softened(self.forces, self.minimum, np.zeros((5, 3)), v, self.masses, steps)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_softening_moves_kinetic_energy_from_stiff_vibrations_to_soft_ones(seed):
+    well = Quadratic(seed)
+    v = well.rng.normal(size=(5, 3))
+    np.testing.assert_array_equal(well.softened(v, 0), v)
+    assert well.count == 0
+    curvature = [well.shares(v) @ well.squares]
+    for steps in (2, 4, 8):
+        soft = well.softened(v, steps)
+        assert well.count == steps
+        np.testing.assert_allclose((well.masses * soft**2).sum(), (well.masses * v**2).sum(), rtol=1e-12)
+        curvature.append(well.shares(soft) @ well.squares)
+    assert (np.diff(curvature) < 0).all()
+    assert well.shares(soft)[-6:].sum() < 0.01 < 0.1 < well.shares(v)[-6:].sum()
+    far = well.shares(well.softened(v, 1000))
+    np.testing.assert_allclose(far[0], 1, atol=1e-6)  # to the end it would be the softest alone
+    assert well.shares(soft)[0] < 0.9  # a few steps leave a mixture, another one for each escape
+    turned = well.shares(well.softened(well.rng.normal(size=(5, 3)), 8))
+    assert np.abs(turned - well.shares(soft)).sum() > 0.1
+
+
+def test_softening_is_counted_and_keeps_what_is_fixed():
+    numbers, n_soft, md = np.repeat([28, 79], [3, 3]), 4, 3
+    x = 2.6 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.7], [0.5, 0.5, -0.7], [1, 1, 0.0]])
+    structure = Structure.create(x, numbers, fixed=np.arange(6) == 1)
+    v = np.random.default_rng(0).normal(size=(6, 3)) * 0.02
+    escape = lambda n: Evaluate(Relaxation(BlackBox("emt"), LBFGS(), 1e-2, 1), md_steps=md, soften=n)(
+        Task(0, structure, velocities=v)
+    )
+    plain, soft = escape(0), escape(n_soft)
+    assert soft.error is None
+    assert soft.evaluations == len(soft.energies) == plain.evaluations + n_soft
+    away = soft.positions - x
+    np.testing.assert_allclose(np.linalg.norm(away[1 : 1 + n_soft], axis=-1).max(1), REACH)
+    assert (away[:, 1] == 0).all()
+    rise = lambda k: -((soft.forces[k] - soft.forces[0]) * away[k])[structure.fixed == 0].sum() / (away[k] ** 2).sum()
+    assert rise(n_soft) < rise(1)
+    assert np.abs(soft.positions[1 + n_soft] - plain.positions[1]).max() > 1e-4
 
 
 # -- particle swarm ------------------------------------------------------------------------------------------------------

@@ -233,7 +233,8 @@ def open_session(
         return Session(search, relaxation, system, settings, scale)
     hosting = hosting or Hosting()
     bond = float(np.mean(system.bond_lengths))
-    objective = Evaluate(replace(relaxation, fmax=settings.fmax * scale / bond, max_steps=settings.max_steps))
+    relaxation = replace(relaxation, fmax=settings.fmax * scale / bond, max_steps=settings.max_steps)
+    objective = Evaluate(relaxation, soften=getattr(search, "soften", 0))
     workers = lambda: open_workers(hosting.executor, hosting.count, objective, hosting.timeout)
     return HostSession(search, system, settings, scale, workers, hosting.order)
 

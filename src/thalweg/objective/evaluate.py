@@ -15,6 +15,7 @@ from thalweg.dynamics.units import masses_of, units_of
 from thalweg.errors import InputError, ThalwegError
 from thalweg.leaves import as_leaves
 from thalweg.objective.base import Evaluated, Objective, Task
+from thalweg.objective.softening import softened
 from thalweg.potentials.base import Evaluation
 from thalweg.potentials.black_box import BlackBox, SinglePoint, created, single_point
 from thalweg.relax.base import CONVERGED, FAILED, STEP_LIMIT, largest_norm
@@ -49,6 +50,7 @@ class Evaluate(Objective):
     Tasks with velocities follow Newton's equations first (velocity Verlet, masses of `thalweg.dynamics`, steps of `dt`: fs,
     or reduced units) until the energy along the path has passed `mdmin` minima, at most `md_steps` steps: minima hopping,
     Goedecker, J. Chem. Phys. 120, 9911 (2004), doi:10.1063/1.1724816. The relaxation begins at the last of these minima.
+    `soften` evaluations turn the velocities towards soft modes before (`thalweg.objective.softening`).
 
     All points of calculators are kept; of relaxations of traceable potentials only the last, beyond `FEW` steps.
     """
@@ -59,6 +61,7 @@ class Evaluate(Objective):
     mdmin: int = 2
     md_steps: int = 300
     dt: float | None = None
+    soften: int = 0
 
     def __call__(self, task: Task) -> Evaluated:
         record = _Record(self, task.structure)
@@ -291,6 +294,7 @@ def _escaped(objective: Evaluate, structure: Structure, velocities: np.ndarray, 
     at = lambda x: Structure(x, structure.numbers, structure.cell, structure.fixed, structure.pbc)
     out = record.point(structure)
     force, energies, passed, before = allowed(np.asarray(out.forces)), [float(out.energy)], 0, structure
+    v = softened(lambda x: allowed(np.asarray(record.point(at(x)).forces)), x, force, v, masses, objective.soften)
     for _ in range(objective.md_steps):
         v = v + dt / 2 * force / masses
         here = at(x + dt * v)

@@ -47,8 +47,9 @@ class MinimaHopping(Search):
     accepted up to a `window` above the present one, multiplied by `alpha1` where one is accepted and by `alpha2` where
     not. Energies are in units of `energy_scale`, `kinetic` per atom. Minima are the same where their pair histograms differ
     by less than `similar` and their energies by less than `same_energy`. The memory is each walker's own, and it begins a
-    new run after `patience` escapes that lowered nothing. The directions of the velocities are random: softening them
-    needs forces, which a search does not see. The objective follows the dynamics (`needs_velocities`).
+    new run after `patience` escapes that lowered nothing. The directions of the velocities are random; the objective, which
+    sees forces, turns them towards soft modes by `soften` evaluations per escape (`thalweg.objective.softening`) and follows
+    the dynamics (`needs_velocities`).
     """
 
     #: Proposals carry velocities, which only the host loop's objectives follow.
@@ -68,17 +69,18 @@ class MinimaHopping(Search):
     same_energy: float = 0.01
     memory: int = eqx.field(static=True, default=200)
     energy_scale: float = 1.0
+    soften: int = eqx.field(static=True, default=0)
 
     def __init__(
         self, starts, start_weights=None, kinetic=0.5, window=0.5, beta1=1.1, beta2=1.1, beta3=0.9, alpha1=0.98, alpha2=1.02,
-        patience=100, similar=0.02, same_energy=0.01, memory=200, energy_scale=1.0,
+        patience=100, similar=0.02, same_energy=0.01, memory=200, energy_scale=1.0, soften=0,
     ):  # fmt: skip
         self.starts = tuple(starts)
         self.start_weights = np.asarray(np.ones(len(self.starts)) if start_weights is None else start_weights, np.float32)
         self.kinetic, self.window = kinetic, window
         self.beta1, self.beta2, self.beta3, self.alpha1, self.alpha2 = beta1, beta2, beta3, alpha1, alpha2
         self.patience, self.similar, self.same_energy = patience, similar, same_energy
-        self.memory, self.energy_scale = memory, energy_scale
+        self.memory, self.energy_scale, self.soften = memory, energy_scale, soften
 
     def __check_init__(self):
         wanted = {"beta1": 1, "beta2": 1, "beta3": -1, "alpha1": -1, "alpha2": 1}
@@ -88,6 +90,8 @@ class MinimaHopping(Search):
                 raise InputError(f"search.{name} is {value}; it must be {'at least' if sign > 0 else 'positive and at most'} 1")
         if self.memory < 1:
             raise InputError(f"search.memory is {self.memory}; it must be at least 1")
+        if self.soften < 0:
+            raise InputError(f"search.soften is {self.soften}; it must be 0 or more")
 
     @property
     def origins(self) -> tuple[str, ...]:
