@@ -181,27 +181,32 @@ def draws(name, system, parents=None, count=12, seed=0, known=6):
     return np.asarray(_draw(jnp.full(count, NAMES.index(name), jnp.int32), keys, batch, system, known).positions)
 
 
-PLACED = draws("random-placed", SLAB)
 HOME = np.asarray(SLAB.positions, np.float32)[:N_SLAB]
 
 
-def test_placed_atoms_keep_limits_region_and_template():
-    np.testing.assert_array_equal(PLACED[:, :N_SLAB], np.broadcast_to(HOME, (12, N_SLAB, 3)))
-    for x in PLACED:
+@pytest.fixture(scope="module")
+def placed():
+    """Twelve placements on the slab."""
+    return draws("random-placed", SLAB)
+
+
+def test_placed_atoms_keep_limits_region_and_template(placed):
+    np.testing.assert_array_equal(placed[:, :N_SLAB], np.broadcast_to(HOME, (12, N_SLAB, 3)))
+    for x in placed:
         ratio = judged(x, SLAB)
         np.fill_diagonal(ratio, np.inf)
         assert ratio[N_SLAB:].min() >= 0.75 - 1e-4
         assert ratio[N_SLAB:].min(1).max() <= 1.25 + 1e-4
-    assert np.asarray(CONNECTED(PLACED, SLAB.numbers, SLAB)).all()
-    assert (PLACED[:, N_SLAB:, 2] >= SLAB.region.low - 1e-4).all()
-    assert (PLACED[:, N_SLAB:, 2] <= SLAB.region.high + 1e-4).all()
-    assert np.ptp(PLACED[:, N_SLAB:], axis=0).min() > 1.0  # they differ
+    assert np.asarray(CONNECTED(placed, SLAB.numbers, SLAB)).all()
+    assert (placed[:, N_SLAB:, 2] >= SLAB.region.low - 1e-4).all()
+    assert (placed[:, N_SLAB:, 2] <= SLAB.region.high + 1e-4).all()
+    assert np.ptp(placed[:, N_SLAB:], axis=0).min() > 1.0  # they differ
 
 
-def test_rattle_moves_a_share_within_limits():
-    x = draws("rattle", SLAB, PLACED, seed=4)
-    np.testing.assert_array_equal(x[:, :N_SLAB], PLACED[:, :N_SLAB])
-    step = np.linalg.norm(x - PLACED, axis=-1)
+def test_rattle_moves_a_share_within_limits(placed):
+    x = draws("rattle", SLAB, placed, seed=4)
+    np.testing.assert_array_equal(x[:, :N_SLAB], placed[:, :N_SLAB])
+    step = np.linalg.norm(x - placed, axis=-1)
     assert step.max() <= 0.5 * float(SLAB.bond) + 1e-4
     assert 0 < (step > 0).sum() < 36
     for new in x:
@@ -212,10 +217,10 @@ def test_rattle_moves_a_share_within_limits():
 
 
 @pytest.mark.parametrize("name", ["permutation", "swap"])
-def test_exchanges_are_of_unlike_atoms_that_were_added(name):
-    x = draws(name, SLAB, PLACED, seed=5)
-    np.testing.assert_array_equal(x[:, :N_SLAB], PLACED[:, :N_SLAB])
-    for new, old in zip(x, PLACED, strict=True):
+def test_exchanges_are_of_unlike_atoms_that_were_added(name, placed):
+    x = draws(name, SLAB, placed, seed=5)
+    np.testing.assert_array_equal(x[:, :N_SLAB], placed[:, :N_SLAB])
+    for new, old in zip(x, placed, strict=True):
         changed = np.flatnonzero((new != old).any(1))
         assert len(changed) == 2
         assert sorted(np.asarray(SLAB.numbers)[changed]) == [AG, PT]
@@ -223,8 +228,8 @@ def test_exchanges_are_of_unlike_atoms_that_were_added(name):
 
 
 @pytest.mark.parametrize("name", ["displace", "relocate"])
-def test_any_move_leaves_the_template_and_stays_in_the_region(name):
-    parents = PLACED.copy()
+def test_any_move_leaves_the_template_and_stays_in_the_region(name, placed):
+    parents = placed.copy()
     parents[:, 4:N_SLAB, 2] += 0.1  # the mobile layer, relaxed
     x = draws(name, SLAB, parents, seed=6)
     np.testing.assert_array_equal(x[:, :N_SLAB], parents[:, :N_SLAB])
@@ -301,15 +306,15 @@ def test_a_structure_with_fixed_atoms_is_a_template_and_a_search_of_the_rest(fol
     assert resolve(one.tables).tables == one.tables
 
 
-def test_known_structures_come_into_the_order_of_the_system():
+def test_known_structures_come_into_the_order_of_the_system(placed):
     order = np.random.default_rng(1).permutation(11)
-    one = Structure.create(PLACED[0][order], np.asarray(SLAB.numbers)[order], SLAB.cell, None, SLAB.pbc)
+    one = Structure.create(placed[0][order], np.asarray(SLAB.numbers)[order], SLAB.cell, None, SLAB.pbc)
     back = ordered(one, SLAB)
     np.testing.assert_array_equal(back.numbers, SLAB.numbers)
-    np.testing.assert_array_equal(back.positions[:8], PLACED[0][:8])
-    np.testing.assert_array_equal(back.positions[8], PLACED[0][8])  # the silver
+    np.testing.assert_array_equal(back.positions[:8], placed[0][:8])
+    np.testing.assert_array_equal(back.positions[8], placed[0][8])  # the silver
     with pytest.raises(InputError, match="does not hold the template"):
-        ordered(Structure.create(PLACED[0] + [0, 0, 1], SLAB.numbers, SLAB.cell, None, SLAB.pbc), SLAB)
+        ordered(Structure.create(placed[0] + [0, 0, 1], SLAB.numbers, SLAB.cell, None, SLAB.pbc), SLAB)
 
 
 def test_regions_that_suit(folder):
