@@ -9,10 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator, held
+from thalweg.relax.base import FAILED
 from thalweg.structure import Structure
 from thalweg.system import System
 from thalweg.typing import Array, PyTree
@@ -53,6 +55,11 @@ class Outcome(eqx.Module):
     origin: Array
     valid: Array
     points: Points | None = None
+
+    @property
+    def good(self) -> Array:
+        """True (batch) for rows that hold an outcome with a finite energy."""
+        return self.valid & (self.status != FAILED) & jnp.isfinite(self.energy)
 
 
 class State(eqx.Module):
@@ -112,6 +119,11 @@ def blank(system: System, n: int, dtype):
     """Positions (n, atoms, 3) before anything was proposed: the template's where there is one, else zeros."""
     positions = jnp.zeros((len(system.numbers), 3)) if system.positions is None else system.positions
     return jnp.broadcast_to(jnp.asarray(positions, dtype), (n, len(system.numbers), 3))
+
+
+def weights_of(given, choices) -> np.ndarray:
+    """How often each of `choices` is drawn, relative to the others: as given, or all alike."""
+    return np.asarray(np.ones(len(choices)) if given is None else given, np.float32)
 
 
 def structures_of(system: System, positions, cells=None) -> Structure:

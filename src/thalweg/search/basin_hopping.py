@@ -6,11 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 
 from thalweg.generators.base import Generator
-from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys, weights_of
 from thalweg.system import System
 from thalweg.typing import Array
 
@@ -60,8 +58,8 @@ class BasinHopping(Search):
         self, moves, starts, move_weights=None, start_weights=None, temperature=0.8, energy_scale=1.0, patience=20, explore=0.3
     ):
         self.moves, self.starts = tuple(moves), tuple(starts)
-        self.move_weights = np.asarray(np.ones(len(moves)) if move_weights is None else move_weights, np.float32)
-        self.start_weights = np.asarray(np.ones(len(starts)) if start_weights is None else start_weights, np.float32)
+        self.move_weights = weights_of(move_weights, moves)
+        self.start_weights = weights_of(start_weights, starts)
         self.temperature, self.energy_scale, self.patience, self.explore = temperature, energy_scale, patience, explore
 
     @property
@@ -105,7 +103,7 @@ class BasinHopping(Search):
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Walker = state.walkers
         u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(walker_keys(key, w.index, 2 * w.hops + 1))
-        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        good = outcome.good
         scale = self.temperature * self.energy_scale
         tolerance = 1e-4 * self.energy_scale
         accept = good & (outcome.energy < w.energy - scale * jnp.log(u))

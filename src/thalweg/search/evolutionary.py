@@ -6,13 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator
-from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys, weights_of
 from thalweg.search.basin_hopping import draw, run_length
 from thalweg.search.population import Pool, admit, pair_histogram, parents
 from thalweg.system import System
@@ -63,9 +61,8 @@ class Evolutionary(Search):
         similar=0.02, energy_scale=1.0,
     ):  # fmt: skip
         self.operators, self.starts = tuple(operators), tuple(starts)
-        weights = lambda given, of: np.asarray(np.ones(len(of)) if given is None else given, np.float32)
-        self.operator_weights = weights(operator_weights, self.operators)
-        self.start_weights = weights(start_weights, self.starts)
+        self.operator_weights = weights_of(operator_weights, self.operators)
+        self.start_weights = weights_of(start_weights, self.starts)
         self.size, self.populations, self.patience = size, populations, patience
         self.similar, self.energy_scale = similar, energy_scale
 
@@ -108,7 +105,7 @@ class Evolutionary(Search):
         w: Breeder = state.walkers
         structures = outcome.structures
         features = jax.vmap(lambda x, cell: pair_histogram(x, cell, system))(structures.positions, structures.cell)
-        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        good = outcome.good
         rows = (w.index, w.run, structures.positions, structures.cell, outcome.energy, features, good, outcome.valid)
         shared, _ = lax.scan(lambda s, row: (self._enter(s, *row), None), state.shared, rows)
         return State(Breeder(w.index, shared.run[w.index], w.member, w.count + outcome.valid), shared)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thalweg.relax.base import FAILED, RUNNING
+from thalweg.relax.base import RUNNING
 from thalweg.relax.driver import Lanes, Relaxation, advance, empty_lanes, load, unpacked
 from thalweg.search.base import Outcome, Search, State, structures_of
 from thalweg.space import Space
@@ -139,7 +139,7 @@ def visit(constant: Constant, state: DeviceState, limits: Limits, n_blocks: int)
             jnp.where(selected, proposals.origin[row], state.origin),
             state.asked | selected,
         )
-        usable = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        usable = outcome.good
         lowest = jnp.minimum(lowest, jnp.where(usable, outcome.energy, jnp.inf).min())
         spent = spent + jnp.where(outcome.valid, outcome.steps, 0).sum()
         return new, log, block + 1, spent, lowest, looks + 1

@@ -13,8 +13,7 @@ import numpy as np
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator
 from thalweg.geometry import centred
-from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys, weights_of
 from thalweg.search.basin_hopping import draw
 from thalweg.search.population import n_features, pair_histogram
 from thalweg.system import System
@@ -76,7 +75,7 @@ class MinimaHopping(Search):
         patience=100, similar=0.02, same_energy=0.01, memory=200, energy_scale=1.0, soften=0,
     ):  # fmt: skip
         self.starts = tuple(starts)
-        self.start_weights = np.asarray(np.ones(len(self.starts)) if start_weights is None else start_weights, np.float32)
+        self.start_weights = weights_of(start_weights, self.starts)
         self.kinetic, self.window = kinetic, window
         self.beta1, self.beta2, self.beta3, self.alpha1, self.alpha2 = beta1, beta2, beta3, alpha1, alpha2
         self.patience, self.similar, self.same_energy = patience, similar, same_energy
@@ -140,7 +139,7 @@ class MinimaHopping(Search):
         histograms = jax.vmap(lambda x, cell: pair_histogram(x, cell, system))
         features, here = histograms(structures.positions, structures.cell), histograms(w.positions, w.cell)
         energy = outcome.energy.astype(w.energy.dtype)
-        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(energy)
+        good = outcome.good
         told = jax.vmap(self._told)(w, structures.positions, structures.cell, energy, features, here, good, outcome.valid)
         return State(told, None)
 

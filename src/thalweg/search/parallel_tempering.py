@@ -8,11 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator
-from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys, weights_of
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -59,7 +58,7 @@ class ParallelTempering(Search):
         energy_scale=1.0,
     ):  # fmt: skip
         self.starts = tuple(starts)
-        self.start_weights = np.asarray(np.ones(len(self.starts)) if start_weights is None else start_weights, np.float32)
+        self.start_weights = weights_of(start_weights, self.starts)
         self.rungs, self.cold, self.hot, self.dt, self.friction = rungs, cold, hot, dt, friction
         self.segment, self.look, self.energy_scale = segment, look, energy_scale
 

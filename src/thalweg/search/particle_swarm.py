@@ -6,15 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator, held, moved
 from thalweg.generators.crossover import exchanged, narrowest
 from thalweg.geometry import centred, nearest_image, random_rotation, squared_distances, traced_space, unit
-from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys, weights_of
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -77,7 +75,7 @@ class ParticleSwarm(Search):
         energy_scale=1.0,
     ):  # fmt: skip
         self.starts = tuple(starts)
-        self.start_weights = np.asarray(np.ones(len(self.starts)) if start_weights is None else start_weights, np.float32)
+        self.start_weights = weights_of(start_weights, self.starts)
         self.swarms, self.inertia, self.own, self.swarm = swarms, inertia, own, swarm
         self.max_step, self.renewed, self.patience, self.energy_scale = max_step, renewed, patience, energy_scale
 
@@ -146,7 +144,7 @@ class ParticleSwarm(Search):
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Particle = state.walkers
         x, cell, energy = outcome.structures.positions, outcome.structures.cell, outcome.energy.astype(w.energy.dtype)
-        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(energy)
+        good = outcome.good
         rows = (w.index, w.run, x, cell, energy, good, outcome.valid)
         shared, current = lax.scan(lambda s, row: self._enter(s, *row), state.shared, rows)
         good = good & current

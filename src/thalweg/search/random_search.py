@@ -6,10 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 
 from thalweg.generators.base import Generator
-from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys, weights_of
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -30,7 +29,7 @@ class RandomSearch(Search):
 
     def __init__(self, starts, start_weights=None):
         self.starts = tuple(starts)
-        self.start_weights = np.asarray(np.ones(len(self.starts)) if start_weights is None else start_weights, np.float32)
+        self.start_weights = weights_of(start_weights, self.starts)
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -8,11 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 
 from thalweg.generators.base import Generator
-from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, blank, generate, structures_of, walker_keys, weights_of
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -48,7 +46,7 @@ class SimulatedAnnealing(Search):
 
     def __init__(self, starts, start_weights=None, patience=2, energy_scale=1.0):
         self.starts = tuple(starts)
-        self.start_weights = np.asarray(np.ones(len(self.starts)) if start_weights is None else start_weights, np.float32)
+        self.start_weights = weights_of(start_weights, self.starts)
         self.patience, self.energy_scale = patience, energy_scale
 
     @property
@@ -77,7 +75,7 @@ class SimulatedAnnealing(Search):
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Annealed = state.walkers
-        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        good = outcome.good
         lowered = good & (outcome.energy < w.energy - 1e-4 * self.energy_scale)
         stalled = jnp.where(lowered, 0, w.stalled + outcome.valid)
         over = stalled >= self.patience

@@ -6,13 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator
-from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys
+from thalweg.search.base import Outcome, Proposals, Search, State, generate, structures_of, walker_keys, weights_of
 from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
@@ -67,8 +65,7 @@ class TemperedHopping(Search):
         self, moves, starts, move_weights=None, start_weights=None, rungs=4, cold=0.3, hot=2.0, patience=100, energy_scale=1.0
     ):
         self.moves, self.starts = tuple(moves), tuple(starts)
-        weights = lambda given, of: np.asarray(np.ones(len(of)) if given is None else given, np.float32)
-        self.move_weights, self.start_weights = weights(move_weights, self.moves), weights(start_weights, self.starts)
+        self.move_weights, self.start_weights = weights_of(move_weights, self.moves), weights_of(start_weights, self.starts)
         self.rungs, self.cold, self.hot, self.patience, self.energy_scale = rungs, cold, hot, patience, energy_scale
 
     def __check_init__(self):
@@ -114,7 +111,7 @@ class TemperedHopping(Search):
         """Metropolis at the walker's temperature, then one exchange; rows one after the other, as if told one by one."""
         w: Climber = state.walkers
         u = jax.vmap(lambda k: jr.uniform(k, (3,), minval=1e-7))(walker_keys(key, w.member, 2 * w.count + 1))
-        good = outcome.valid & (outcome.status != FAILED) & jnp.isfinite(outcome.energy)
+        good = outcome.good
         rows = (w.member, w.index, w.run, outcome.energy, u, good, outcome.valid)
         shared, accept = lax.scan(lambda s, row: self._hop(s, *row), state.shared, rows)
         # Whoever tells begins anew with its ladder, or is late: of a run that ended while it hopped.
