@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from thalweg.errors import StructureError
+from thalweg.similarity.checked import pair_of, sorted_by_species
 
 #: Structures fingerprinted together: their pair distances should stay in a core's own cache.
 _BLOCK_ELEMENTS = 40_000
@@ -25,18 +23,10 @@ def fingerprints(positions, numbers) -> np.ndarray:
     centroid, its projections on the second and third moments of each species, and two sums over the atoms of each
     species of oscillating functions of their distance; each of them sorted within the species.
     """
-    positions, numbers = np.asarray(positions), np.asarray(numbers)
-    if positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
-        raise StructureError(f"positions have shape {positions.shape}; fingerprints need (structures, {len(numbers)}, 3)")
-    order = np.argsort(numbers, kind="stable")[(numbers < 0).sum() :]
-    if len(order) == 0:
-        raise StructureError("a structure without atoms has no fingerprint")
-    edges = np.flatnonzero(np.diff(numbers[order], prepend=-2, append=-2))
-    species = [slice(int(lo), int(hi)) for lo, hi in pairwise(edges)]
-    x = positions[:, order].astype(np.float64)
-    block = max(1, _BLOCK_ELEMENTS // len(order) ** 2)
+    x, species = sorted_by_species(positions, numbers)
+    block = max(1, _BLOCK_ELEMENTS // x.shape[1] ** 2)
     rows = [_fingerprint_block(x[k : k + block], species) for k in range(0, len(x), block)]
-    return np.concatenate(rows) if rows else np.zeros((0, len(order) * (1 + 4 * len(species))))
+    return np.concatenate(rows) if rows else np.zeros((0, x.shape[1] * (1 + 4 * len(species))))
 
 
 def _fingerprint_block(x: np.ndarray, species: list[slice]) -> np.ndarray:
@@ -145,14 +135,8 @@ def rmsd_aligned(a, b, numbers) -> float:
 
 def _prepared(a, b, numbers):
     """Centred float64 positions without padding, and the species."""
-    a, b, numbers = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(numbers)
-    if a.shape != b.shape or a.shape != (len(numbers), 3):
-        raise StructureError(f"cannot compare positions of shapes {a.shape} and {b.shape} with {len(numbers)} species")
-    real = numbers >= 0
-    if not real.any():
-        raise StructureError("structures without atoms cannot be compared")
-    a, b = a[real], b[real]
-    return a - a.mean(0), b - b.mean(0), numbers[real]
+    a, b, numbers = pair_of(a, b, numbers)
+    return a - a.mean(0), b - b.mean(0), numbers
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

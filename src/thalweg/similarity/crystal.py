@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from thalweg.errors import StructureError
+from thalweg.similarity.checked import pair_of
 from thalweg.similarity.lattice import CELL_DIGITS, Lattice, isometries
 
 #: Frames tried together by the exact check, and atoms that sort them out before all are looked at.
@@ -33,18 +33,12 @@ def same_structure(a, b, numbers, tolerance: float, cell, pbc, other_cell=None) 
     and `b` is compared after straining it to the cell of `a`. Structures with internal translations are reduced to their
     primitive cells where that is needed, so that supercells of one crystal are the same whatever their shape.
     """
-    a, b, numbers = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(numbers)
-    if a.shape != b.shape or a.shape != (len(numbers), 3):
-        raise StructureError(f"cannot compare positions of shapes {a.shape} and {b.shape} with {len(numbers)} species")
-    real = numbers >= 0
-    if not real.any():
-        raise StructureError("structures without atoms cannot be compared")
-    if not (np.isfinite(a[real]).all() and np.isfinite(b[real]).all()):
+    a, b, numbers = pair_of(a, b, numbers)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return False
     # The fewest of a kind first: its atoms have the fewest counterparts.
-    order = np.flatnonzero(real)
-    kinds, counts = np.unique(numbers[order], return_counts=True)
-    order = order[np.lexsort((numbers[order], counts[np.searchsorted(kinds, numbers[order])]))]
+    kinds, counts = np.unique(numbers, return_counts=True)
+    order = np.lexsort((numbers, counts[np.searchsorted(kinds, numbers)]))
     first = Crystal(Lattice.of(cell, pbc), a[order], numbers[order])
     second = Crystal(first.lattice if other_cell is None else Lattice.of(other_cell, pbc), b[order], numbers[order])
     slack = tolerance if other_cell is not None else CELL_DIGITS * float(np.abs(first.lattice.frame).max())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
-from thalweg.errors import StructureError
+from thalweg.similarity.checked import sorted_by_species
 from thalweg.similarity.lattice import Lattice
 
 #: How far the surroundings of an atom reach in its fingerprint, in bond lengths: first and second neighbours, and more.
@@ -26,23 +24,15 @@ def fingerprints(positions, numbers, cell, pbc, length: float) -> np.ndarray:
     distance that oscillate, and the length of the sum of the vectors to them; each sorted within the species. Then their
     means, and the cube root of the volume for each atom.
     """
-    positions, numbers = np.asarray(positions), np.asarray(numbers)
-    if positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
-        raise StructureError(f"positions have shape {positions.shape}; fingerprints need (structures, {len(numbers)}, 3)")
-    order = np.argsort(numbers, kind="stable")[(numbers < 0).sum() :]
-    if len(order) == 0:
-        raise StructureError("a structure without atoms has no fingerprint")
-    edges = np.flatnonzero(np.diff(numbers[order], prepend=-2, append=-2))
-    species = [slice(int(lo), int(hi)) for lo, hi in pairwise(edges)]
-    x = positions[:, order].astype(np.float64)
+    x, species = sorted_by_species(positions, numbers)
     cell = np.asarray(cell, np.float64)
     lattices = [Lattice.of(c, pbc) for c in (cell if cell.ndim == 3 else cell[None])]
-    block = max(1, _BLOCK_PAIRS // len(order) ** 2)
+    block = max(1, _BLOCK_PAIRS // x.shape[1] ** 2)
     rows = [
         _fingerprint_block(x[k : k + block], species, lattices if len(lattices) == 1 else lattices[k : k + block], length)
         for k in range(0, len(x), block)
     ]
-    return np.concatenate(rows) if rows else np.zeros((0, _width(len(order), species)))
+    return np.concatenate(rows) if rows else np.zeros((0, _width(x.shape[1], species)))
 
 
 def _width(atoms: int, species: list[slice]) -> int:
