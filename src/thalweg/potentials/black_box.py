@@ -101,7 +101,9 @@ class BlackBox(Potential):
         failed = Evaluation(np.asarray(np.nan), nan, nan[:, 0], np.asarray(False))
         for virial in (True, False) if any(structures.pbc) else (False,):
             try:
-                out = single_point(structures, self.create(), virial)
+                present = np.asarray(structures.numbers) >= 0
+                atoms = atoms_of(structures, present, structures.positions, structures.cell)
+                out = single_point(atoms, present, self.create(), virial)
                 unknown = np.full(structures.n_slots, np.nan)
                 return Evaluation(np.asarray(out.energy), out.forces, unknown, np.asarray(out.ok), out.virial)
             except InputError:
@@ -170,16 +172,16 @@ class SinglePoint(NamedTuple):
     ok: bool
 
 
-def single_point(structure: Structure, calculator, virial: bool = False) -> SinglePoint:
-    """Energy and forces of one structure by a calculator; raises whatever the calculator raises.
+def atoms_of(structure: Structure, present, positions, cell) -> Atoms:
+    """The atoms of a structure, at these positions (slots, 3) and in this cell; `present` (slots,) is False for padding."""
+    return Atoms(np.asarray(structure.numbers)[present], np.asarray(positions)[present], cell=cell, pbc=structure.pbc)
+
+
+def single_point(atoms: Atoms, present, calculator, virial: bool = False) -> SinglePoint:
+    """Energy and forces (slots, 3) of atoms by a calculator; raises whatever the calculator raises.
 
     Forces are the true ones, of fixed atoms too. The virial (3, 3) is -stress x volume.
     """
-    numbers = structure.numbers
-    present = np.asarray(numbers) >= 0
-    atoms = Atoms(
-        np.asarray(numbers)[present], np.asarray(structure.positions)[present], cell=structure.cell, pbc=structure.pbc
-    )
     atoms.calc = calculator
     forces = np.zeros((len(present), 3))
     forces[present] = atoms.get_forces()
