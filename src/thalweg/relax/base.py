@@ -22,6 +22,13 @@ class Relaxer(eqx.Module):
     many. The state is a pytree whose leaves carry the lanes on their last axis.
     """
 
+    def bound(self, numbers, space) -> Relaxer:
+        """This relaxer for certain atoms: `numbers` (atoms, *lanes or 1) and their `Space` or None.
+
+        Drivers ask for it before they step. Minimisers do not care; what reads species or neighbours keeps them in itself.
+        """
+        return self
+
     @abc.abstractmethod
     def init(self, x) -> PyTree:
         """State before the first step, for degrees of freedom of this shape."""
