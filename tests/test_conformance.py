@@ -17,6 +17,7 @@ from thalweg.generators.periodic import LocalDisplace, LocalSqueeze, LocalTwist,
 from thalweg.generators.placed import Permute, RandomPlaced, Rattle
 from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
+from thalweg.generators.strained import Strained
 from thalweg.potentials.base import EnergyPotential, Evaluation
 from thalweg.potentials.many_body import Gupta, SuttonChen
 from thalweg.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
@@ -219,7 +220,7 @@ def test_wrong_relaxer_is_caught(wrong):
 
 GENERATORS = [
     RandomBall(), SymmetricRandom(), Displace(), Squeeze(), Twist(), Relocate(), Interior(), Swap(),
-    RandomPlaced(), Rattle(), Permute(),
+    RandomPlaced(), Rattle(), Permute(), Strained(),
 ]  # fmt: skip
 ALLOY = cluster([AG] * 8 + [AU] * 5, Gupta())
 

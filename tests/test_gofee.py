@@ -7,13 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.special import softmax
+from scipy.stats import chisquare, norm
 
 from thalweg import prng
+from thalweg.generators.judged import Judge, informed
 from thalweg.generators.mutation import Displace
 from thalweg.generators.placed import RandomPlaced
+from thalweg.generators.strained import Strained
 from thalweg.ledger import load_state, save_state
 from thalweg.potentials.base import EnergyPotential
+from thalweg.potentials.many_body import Gupta
 from thalweg.potentials.pair import LennardJones
 from thalweg.relax.base import CONVERGED, FAILED
 from thalweg.relax.single import single_points
@@ -268,6 +272,57 @@ def test_hops_start_where_the_walker_stands():
     assert taken.walkers.row[0] == int(memory.rows)
 
 
+class Told(Judge):
+    """Says what it was told to say."""
+
+    energies: jax.Array
+
+    def __call__(self, positions):
+        return self.energies
+
+
+def test_atoms_move_as_often_as_their_energies_say():
+    """One at a time, with chances softmax(greed x excess); a constant of each species changes nothing."""
+    numbers = np.repeat([47, 79], 4)
+    system = cluster(numbers, Gupta())
+    turn = np.arange(8) * np.pi / 4
+    x = 3.7 * np.stack([np.cos(turn), np.sin(turn), 0 * turn], 1)
+    energies = np.array([1.0, 2, 3, 6, -1, 0, 0, 1])
+    parents = jax.tree.map(jnp.asarray, system.structure(x[None]))
+    keys = jax.random.split(prng.key(0), 4000)
+
+    @jax.jit
+    def moved(energies):
+        generator = informed((Strained(amplitude=0.05, share=0.0, greed=1.2),), Told(energies))[0]
+        new = jax.vmap(lambda key: generator(key, parents, system).positions)(keys)
+        return jnp.abs(new - x).max(-1) > 1e-4
+
+    which = np.asarray(moved(energies))
+    np.testing.assert_array_equal(which.sum(1), 1)
+    excess = energies - np.repeat([3.0, 0.0], 4)
+    assert chisquare(which.sum(0), 4000 * softmax(1.2 * excess / excess.std())).pvalue > 1e-3
+    np.testing.assert_array_equal(which, moved(energies + np.repeat([64.0, -32.0], 4)))
+
+
+class Singled(Simple):
+    """One of the atoms is said to have a high energy."""
+
+    def atomic_energies(self, structure: Structure):
+        return super().atomic_energies(structure) + jnp.where(jnp.arange(structure.n_slots) == 2, 4.0, -1.0)
+
+
+def test_the_model_says_which_atoms_move():
+    search = eqx.tree_at(lambda s: s.moves, searches(), (Strained(greed=30.0, share=0.0),))
+    _, state = turns(search, search.init(LJ, 1, np.float64), 2)
+    model = fitting.model_of(state.shared, search.surrogate, LJ)
+    single = Singled(*(getattr(model, name) for name in ("features", "weights", "inverse", "mean")))
+    rows = np.zeros(4, int)
+    with jax.enable_x64(True):
+        x, _, _ = search._candidates(prng.key(1), np.random.default_rng(0), state.shared, rows, rows, single, LJ)
+    moved = np.abs(x - state.shared.positions[0]).max((0, 2)) > 0
+    np.testing.assert_array_equal(moved, np.arange(5) == 2)
+
+
 @pytest.mark.slow
 def test_a_model_saves_evaluations():
     """Lennard-Jones 7 from single points: the model comes near the minimum (-16.505384), random structures do not."""
@@ -305,7 +360,6 @@ def test_fixed_atoms_regions_and_planes_are_kept(dimensions):
     from thalweg.generators.complementary import ComplementaryEnergy
     from thalweg.generators.crossover import CutAndSplice
     from thalweg.generators.placed import Permute, Rattle
-    from thalweg.potentials.many_body import Gupta
     from thalweg.region import Box, Plane
     from thalweg.structure import from_ase
     from thalweg.surrogates.gaussian_process import GaussianProcess

@@ -51,6 +51,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "generator": {
         "random-placed": "thalweg.generators.placed:RandomPlaced",
         "rattle": "thalweg.generators.placed:Rattle",
+        "strained": "thalweg.generators.strained:Strained",
         "permutation": "thalweg.generators.placed:Permute",
         "displace": "thalweg.generators.mutation:Displace",
         "squeeze": "thalweg.generators.mutation:Squeeze",

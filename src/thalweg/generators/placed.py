@@ -122,19 +122,8 @@ class Rattle(Generator):
         u = jnp.where(searched, jr.uniform(k_choice, (n,), dtype), 2.0)
         chosen = searched & ((u < self.share) | (jnp.arange(n) == jnp.argmin(u)))
         order = jnp.argsort(jnp.where(chosen, u, 3.0))
-        bonds = jnp.asarray(system.bond_lengths, dtype)
         step = (self.amplitude * system.bond).astype(dtype)
-
-        def one(i, x):
-            atom = order[i]
-            points = x[atom] + _disc(jr.fold_in(k_step, i), self.tries, system, dtype) * step
-            ratio = jnp.sqrt(nearest_squared(points, x, space)) / ((bonds[atom] + bonds) / 2)
-            others = jnp.asarray(system.mask) & (jnp.arange(n) != atom)
-            ratio = jnp.where(others, ratio, jnp.inf).min(1)
-            fits = (ratio >= system.limits[0]) & ((ratio <= system.limits[1]) | ~others.any()) & inside(points, system, space)
-            return x.at[atom].set(jnp.where(fits.any(), points[jnp.argmax(fits)], x[atom]))
-
-        return moved(parents[0], lax.fori_loop(0, chosen.sum(), one, x0))
+        return moved(parents[0], shaken(k_step, x0, order, chosen.sum(), step, self.tries, system, space))
 
 
 class Permute(Generator):
@@ -166,6 +155,26 @@ class Permute(Generator):
             return x.at[a].set(x[b]).at[b].set(x[a])
 
         return moved(parents[0], lax.fori_loop(0, jr.randint(k_count, (), 1, self.most + 1), one, x0))
+
+
+def shaken(key, x, order, count, reach, tries: int, system: System, space: Space | None):
+    """Positions (atoms, 3) with the first `count` atoms of `order` moved one after the other by up to `reach`.
+
+    Each goes to the first of `tries` random points about where it was that is in the region and within the limits, neither
+    too near to another atom nor far from all; one that finds none stays.
+    """
+    bonds = jnp.asarray(system.bond_lengths, x.dtype)
+
+    def one(i, x):
+        atom = order[i]
+        points = x[atom] + _disc(jr.fold_in(key, i), tries, system, x.dtype) * reach
+        ratio = jnp.sqrt(nearest_squared(points, x, space)) / ((bonds[atom] + bonds) / 2)
+        others = jnp.asarray(system.mask) & (jnp.arange(len(x)) != atom)
+        ratio = jnp.where(others, ratio, jnp.inf).min(1)
+        fits = (ratio >= system.limits[0]) & ((ratio <= system.limits[1]) | ~others.any()) & inside(points, system, space)
+        return x.at[atom].set(jnp.where(fits.any(), points[jnp.argmax(fits)], x[atom]))
+
+    return lax.fori_loop(0, count, one, x)
 
 
 def _flat(v, system: System):

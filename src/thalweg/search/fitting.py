@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg import prng
+from thalweg.generators.judged import Judge
 from thalweg.leaves import as_leaves
 from thalweg.search.memory import Memory
+from thalweg.space import Space
 from thalweg.surrogates.base import Posterior, Surrogate
 from thalweg.system import System
+from thalweg.typing import Array
 
 #: Fitted models in memory, by what they were fitted to: a state is arrays alone, and its model is made from them again.
 _MODELS: OrderedDict[str, Posterior] = OrderedDict()
@@ -45,6 +48,23 @@ def predicted(posterior: Posterior, x, system: System) -> tuple[np.ndarray, np.n
     model, space = as_leaves((posterior, space), np.float64)
     mean, std = _predict(model, jnp.asarray(np.moveaxis(x, 0, -1)), np.asarray(system.numbers)[:, None], space)
     return np.asarray(mean), np.asarray(std)
+
+
+class ModelJudge(Judge):
+    """A model tells the energies of atoms."""
+
+    model: Posterior
+    numbers: Array
+    space: Space | None
+
+    def __call__(self, positions) -> Array:
+        return self.model.lanes(positions[..., None], self.numbers[:, None], self.space).atomic_energies[..., 0]
+
+
+def judge_of(posterior: Posterior, system: System) -> ModelJudge:
+    """The judge of generators that look at energies of atoms."""
+    space = posterior.space(np.asarray(system.cell, np.float64), system.pbc)
+    return ModelJudge(posterior, np.asarray(system.numbers), space)
 
 
 def real(system: System) -> bool:

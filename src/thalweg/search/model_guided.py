@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.generators.base import Generator
+from thalweg.generators.judged import informed
 from thalweg.leaves import as_leaves
 from thalweg.relax.base import FAILED
 from thalweg.search.base import (
@@ -24,7 +25,7 @@ from thalweg.search.base import (
     structures_of,
     walker_keys,
 )
-from thalweg.search.fitting import due, model_of, predicted
+from thalweg.search.fitting import due, judge_of, model_of, predicted
 from thalweg.search.guard import relax_on
 from thalweg.search.memory import Memory, points_of
 from thalweg.search.novelty import described, lowest, repeats, seen_by, unsettled
@@ -159,7 +160,7 @@ class ModelGuided(ModelSearch):
         if parents is None:
             return self._started(key, random_numbers(key), system)
         posterior = model_of(memory, self.surrogate, system, self.energy_scale)
-        x, cells, origin = self._candidates(key, rng, memory, parents, partners, system)
+        x, cells, origin = self._candidates(key, rng, memory, parents, partners, posterior, system)
         made = Structure.create(x, system.numbers, cells, system.fixed, system.pbc)
         x, narrow = relax_on(posterior, made, system, self.steps, self.energy_scale)
         values = self._values(x, posterior, memory, low, seen, system)
@@ -174,21 +175,18 @@ class ModelGuided(ModelSearch):
         chosen = rng.choice(len(self.starts), p=chances(self.start_weights, self.starts))
         origin = np.full(1, len(self.moves) + chosen, np.int32)
         parents = structures_of(system, blank(system, 1, np.float64))
-        x, cells = self._generated(origin, jax.random.split(key, 1), parents, parents, system)
+        x, cells = _made(self.moves + self.starts, origin, jax.random.split(key, 1), parents, parents, system)
         return x[0], cells[0], origin[0]
 
-    def _candidates(self, key, rng: np.random.Generator, memory: Memory, parents, partners, system: System):
+    def _candidates(
+        self, key, rng: np.random.Generator, memory: Memory, parents, partners, posterior: Posterior, system: System
+    ):
         """Positions (candidates, atoms, 3), cells and origins of what the moves make of rows of the memory."""
         origin = rng.choice(len(self.moves), size=self.candidates, p=chances(self.move_weights, self.moves)).astype(np.int32)
         of = lambda rows: jax.tree.map(jnp.asarray, memory.structures(rows, system))
+        moves = informed(self.moves, judge_of(posterior, system)) + self.starts
         keys = jax.random.split(key, len(origin))
-        x, cells = self._generated(origin, keys, of(parents), of(partners), system)
-        return x, cells, origin
-
-    def _generated(self, origin, keys, parents: Structure, partners: Structure, system: System):
-        generators, leaves = as_leaves((self.moves + self.starts, system), np.float64)
-        x, cells = _generate(generators, origin, keys, parents, partners, leaves)
-        return np.asarray(x), np.asarray(cells)
+        return *_made(moves, origin, keys, of(parents), of(partners), system), origin
 
     def _values(self, x, posterior: Posterior, memory: Memory, low: np.ndarray, seen, system: System) -> np.ndarray:
         """Values (n,) of the acquisition at candidates (n, atoms, 3), low ones promise most; inf for what was looked at."""
@@ -210,6 +208,12 @@ def chances(weights: Array | None, generators: tuple[Generator, ...]) -> np.ndar
 def random_numbers(key) -> np.random.Generator:
     """The host's random numbers of a key."""
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def _made(generators: tuple[Generator, ...], origin, keys, parents: Structure, partners: Structure, system: System):
+    generators, leaves = as_leaves((generators, system), np.float64)
+    x, cells = _generate(generators, origin, keys, parents, partners, leaves)
+    return np.asarray(x), np.asarray(cells)
 
 
 @eqx.filter_jit
