@@ -118,6 +118,8 @@ def resolve(tables: Mapping) -> Resolved:
     given = with_seeds(tables.get("search", {}), system, filter)
     # Few evaluations where each of them costs; GOFEE does not move cells.
     usual = "basin-hopping" if potential.traceable or filter.moves_cell else "gofee"
+    if _wanders(tables.get("relaxer", {})):
+        usual = "annealing"
     search_table = schema.fill("search", {"kind": usual, **given}, "[search]", defaults)
     search = schema.build("search", search_table)
     if {"operators", "moves", "starts"} & set(tables.get("search", {})):
@@ -130,12 +132,15 @@ def resolve(tables: Mapping) -> Resolved:
         own = presets.TEMPLATE_SETTINGS if is_placed(system, potential) else presets.periodic_settings(system)
     if relaxer_table["kind"] == "annealing":
         relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
+    elif _wanders(relaxer_table):
+        own = {"max_steps": relaxer_table["n_steps"] + 1000, "walkers": 32}
     workers_table, hosting = resolve_workers(tables.get("workers", {}), needs_host(search, potential))
     if hosting is not None:
         own = {**own, **presets.hosted_settings(search, hosting)}
     run_table = schema.fill_fields(_plain_fields(Settings), {**own, **tables.get("run", {})}, "[run]")
     stop_table, stop = resolve_stop(tables.get("stop", {}), energy)
     relaxer = schema.build("relaxer", relaxer_table)
+    relaxer.check(system.numbers, system.pbc)
     return Resolved(
         {
             "system": system_table,
@@ -296,6 +301,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "Gofee": learned,
         "SurrogateHopping": learned,
         "LBFGS": {"max_step": float(relaxer.max_step)},
+        "LearnedAnnealing": presets.learned_annealing(system, potential),
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "RandomSearch": {"starts": starts},
         "Evolutionary": {**scale, "operators": operators, "starts": starts},
@@ -332,6 +338,12 @@ def _suited_annealing(
         full = {**{name: float(f"{getattr(suited, name):.4g}") for name in needed}, **full}
     full = schema.fill("relaxer", full, "[relaxer]", defaults)
     return full, {"max_steps": full["settle"] + full["n_steps"] + 1000, "walkers": 16}
+
+
+def _wanders(table: Mapping) -> bool:
+    """Whether a [relaxer] leaves the basin it begins in."""
+    kind = table.get("kind")
+    return isinstance(kind, str) and registry.find("relaxer", kind).wanders  # type: ignore[attr-defined]
 
 
 def _plain_fields(cls: type) -> dict[str, schema.Field]:

@@ -18,6 +18,7 @@ from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
 from thalweg.generators.seeded import Seeded, given, seeds_from
 from thalweg.generators.symmetrise import Symmetrise
+from thalweg.networks.weights import shipped
 from thalweg.potentials.base import Potential
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
@@ -166,6 +167,35 @@ def gofee_search(system: System, potential: Potential, surrogate: Surrogate | No
     moves, weights = learned_moves(system)
     model = LocalGaussianProcess() if surrogate is None else surrogate
     return Gofee(moves, (RandomPlaced(),), model, move_weights=weights, energy_scale=1.0 if scale is None else scale)
+
+
+#: Weights that ship, by potential and boundaries; an alloy has its own.
+SUITED = {
+    ("LennardJones", False): "lennard-jones",
+    ("Gupta", False): "gupta",
+    ("StillingerWeber", True): "stillinger-weber",
+}
+
+
+def suited_weights(system: System, potential: Potential) -> str:
+    """Name of the shipped weights of the learned annealer for a system; empty where there are none."""
+    name = SUITED.get((type(potential).__name__, any(system.pbc)), "")
+    return name if name in shipped() else ""
+
+
+def learned_annealing(system: System, potential: Potential) -> dict:
+    """Arguments of the learned annealer that suit a system: units, weights, and the steps of one annealing.
+
+    The number of steps that costs least per success grows faster than the number of atoms.
+    """
+    scale = potential.energy_scale(np.asarray(system.numbers))
+    n_atoms = len(system.numbers)
+    return {
+        "weights": suited_weights(system, potential),
+        "length": float(f"{np.mean(system.bond_lengths):.6g}"),
+        "energy": float(f"{1.0 if scale is None else scale:.6g}"),
+        "n_steps": int(np.clip(round(340 * (n_atoms / 13) ** 1.5, -1), 200, 10_000)),
+    }
 
 
 #: What suits walks on a template, whose atoms make every step dear.

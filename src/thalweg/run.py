@@ -228,6 +228,7 @@ def open_session(
     search: Search, relaxation: Relaxation, system: System, settings: Settings, hosting: Hosting | None = None
 ) -> Session | HostSession:
     """The session that suits search and potential."""
+    relaxation.relaxer.check(system.numbers, system.pbc)
     scale = energy_scale(relaxation, system)
     if not needs_host(search, relaxation.potential):
         return Session(search, relaxation, system, settings, scale)

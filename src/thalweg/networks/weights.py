@@ -45,6 +45,53 @@ class Weights:
         return sum(a.size for a in self.arrays.values())
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What weights were trained on: atomic numbers, and under which boundaries. No species: anything goes."""
+
+    species: tuple[int, ...] = ()
+    periodic: bool = False
+
+    def check(self, name: str, numbers, pbc) -> None:
+        """Raise `InputError` where they are used for something else."""
+        if not self.species:
+            return
+        if any(pbc) != self.periodic:
+            made, here = ("periodic systems", "a free cluster") if self.periodic else ("free clusters", "periodic")
+            raise InputError(
+                f'the weights "{name}" were trained on {made}, and this system is {here}; train others by `thalweg train`'
+            )
+        unknown = sorted({int(z) for z in np.asarray(numbers).ravel() if z >= 0} - set(self.species))
+        if unknown:
+            raise InputError(
+                f'the weights "{name}" were trained on {symbols(self.species)} and know no {symbols(unknown)}; train others by '
+                "`thalweg train`, or set transfer = true in [relaxer] to use them all the same"
+            )
+
+
+def symbols(numbers) -> str:
+    """Chemical symbols of atomic numbers for messages; 0 is a model particle."""
+    from ase.data import chemical_symbols
+
+    return ", ".join("model particles" if z == 0 else chemical_symbols[z] for z in numbers)
+
+
+def read(untrained: PyTree, weights: str, model: str, features: tuple[str, ...]) -> tuple[PyTree, Trained]:
+    """Parameters of a component by the name of its weights, in the shape of `untrained`, and what they were trained on.
+
+    `ZERO` gives back `untrained`. Raises `InputError` for what is not there or does not fit.
+    """
+    if weights == ZERO:
+        return untrained, Trained()
+    if not weights:
+        raise InputError(
+            f"no weights ship for this potential and system; train some by `thalweg train`, name a file, or use one of "
+            f"{', '.join(shipped()) or 'none'} with transfer = true"
+        )
+    held = load(weights, model, features)
+    return filled(untrained, held.arrays, weights), Trained(held.species, held.periodic)
+
+
 def parameters(component: eqx.Module) -> dict[str, PyTree]:
     """What is learned of a component: the fields that its class names in `learned`."""
     return {name: getattr(component, name) for name in type(component).learned}  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,8 @@ class Annealing(Relaxer):
     starts from and of `seed`, so that it does not matter beside which others it runs. Before, `then` takes `settle` steps:
     the energy of overlapping atoms would otherwise become heat, and a free cluster evaporate.
     """
+
+    wanders: ClassVar[bool] = True
 
     n_steps: int = 10_000
     hot: float = 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -21,6 +22,12 @@ class Relaxer(eqx.Module):
     Arrays are (n, 3, *lanes) with lanes last, scalars per structure (*lanes): the same code relaxes one structure or
     many. The state is a pytree whose leaves carry the lanes on their last axis.
     """
+
+    #: True where a relaxation leaves the basin it begins in and is long: hops between minima make no sense with it.
+    wanders: ClassVar[bool] = False
+
+    def check(self, numbers, pbc) -> None:
+        """Raise `InputError` for atoms (atoms,) or boundaries that this relaxer was not made for; by default nothing is."""
 
     def bound(self, numbers, space) -> Relaxer:
         """This relaxer for certain atoms: `numbers` (atoms, *lanes or 1) and their `Space` or None.

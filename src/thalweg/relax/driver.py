@@ -248,6 +248,7 @@ def relax(structures: Structure, relaxation: Relaxation, n_lanes: int = 32) -> R
     if relaxation.filter.moves_cell and not any(structures.pbc):
         raise InputError(f"{type(relaxation.filter).__name__} moves the cell, but the structure has none; drop the filter")
     count = len(structures)
+    relaxation.relaxer.check(structures.numbers, structures.pbc)
     space = relaxation.space(structures.cell, structures.pbc)
     if worthwhile(structures.n_slots, space, relaxation.potential.reach):
         each = [_relaxed(structures[k : k + 1], relaxation, 1, 1, listed=True) for k in range(count)]

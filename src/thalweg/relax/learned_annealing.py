@@ -12,7 +12,7 @@ from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.networks.perceptron import Perceptron
-from thalweg.networks.weights import ZERO, filled, load
+from thalweg.networks.weights import ZERO, Trained, read
 from thalweg.prng import normals
 from thalweg.relax.annealing import langevin, words_of
 from thalweg.relax.base import Relaxer
@@ -43,8 +43,8 @@ class LearnedAnnealing(Relaxer):
     of its momentum, its averaged force, the direction to the centroid and the sum over its neighbours. It is equivariant
     under rotations, reflections and permutations, and with an output of zero it is `Annealing(settle=0)` to the last bit.
     `schedule` are learned logarithms of factors on hot, cold, dt and friction. `weights` is a name that ships, a file of
-    `thalweg train`, or "zero". Lengths are in units of `length` (a bond),
-    energies of `energy` (a bond's), so that weights serve other systems. Unit masses, as there.
+    `thalweg train`, or "zero"; atoms that they were not trained on are refused unless `transfer` is set. Lengths are in
+    units of `length` (a bond), energies of `energy` (a bond's), so that weights serve other systems. Masses are 1, as there.
     """
 
     learned: ClassVar[tuple[str, ...]] = ("network", "schedule")
@@ -52,9 +52,13 @@ class LearnedAnnealing(Relaxer):
     #: Hidden units of a network that is trained from nothing.
     hidden: ClassVar[int] = 16
 
+    wanders: ClassVar[bool] = True
+
     network: Perceptron
     schedule: Array
     weights: str = eqx.field(static=True)
+    transfer: bool = eqx.field(static=True)
+    trained: Trained = eqx.field(static=True)
     n_steps: int
     hot: float
     cold: float
@@ -81,19 +85,23 @@ class LearnedAnnealing(Relaxer):
         length: float = 1.0,
         energy: float = 1.0,
         then: Relaxer = LBFGS(max_step=0.15),  # noqa: B008 (immutable)
+        transfer: bool = False,
     ):
         for name, value in {"n_steps": n_steps, "length": length, "energy": energy, "dt": dt, "hot": hot, "cold": cold}.items():
             if isinstance(value, int | float) and not value > 0:
                 raise InputError(f"{name} of a learned annealing is {value}; it must be positive")
-        self.weights, self.n_steps, self.hot, self.cold, self.dt, self.friction = weights, n_steps, hot, cold, dt, friction
+        self.n_steps, self.hot, self.cold, self.dt, self.friction = n_steps, hot, cold, dt, friction
         self.seed, self.max_step, self.length, self.energy, self.then = seed, max_step, length, energy, then
         self.numbers = self.space = None
         network = Perceptron.zero_output(np.random.default_rng(seed), (len(FEATURES), self.hidden, len(OUTPUTS)))
         untrained = {"network": network, "schedule": np.zeros(4, np.float32)}
-        if weights != ZERO:
-            held = load(weights, "LearnedAnnealing", FEATURES)
-            untrained = filled(untrained, held.arrays, weights)
-        self.network, self.schedule = untrained["network"], untrained["schedule"]
+        found, self.trained = read(untrained, weights, "LearnedAnnealing", FEATURES)
+        self.weights, self.transfer = weights, transfer
+        self.network, self.schedule = found["network"], found["schedule"]
+
+    def check(self, numbers, pbc) -> None:
+        if not self.transfer:
+            self.trained.check(self.weights, numbers, pbc)
 
     def bound(self, numbers, space):
         put = lambda tree: (tree.numbers, tree.space)
