@@ -105,7 +105,7 @@ class Record:
 
     def evaluated(self, number: int, energy: float, status: int, error: str | None) -> Evaluated:
         """What became of the task."""
-        n, end, seconds = self.begun.n_slots, self.structure(), time.perf_counter() - self._clock
+        n, seconds = self.begun.n_slots, time.perf_counter() - self._clock
         parts = list(zip(*self.points, strict=True)) or [np.zeros((0, n, 3)), np.zeros((0, 3, 3)), [], np.zeros((0, n, 3))]
         x, cells, energies, forces = (np.asarray(part, np.float64) for part in parts)
         largest = float("nan") if error else self.largest
