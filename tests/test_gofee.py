@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase import Atoms
 from scipy.special import softmax
 from scipy.stats import chisquare, norm
 
 from thalweg import prng
+from thalweg.config import resolve
 from thalweg.generators.judged import Judge, informed
 from thalweg.generators.mutation import Displace
 from thalweg.generators.placed import RandomPlaced
@@ -19,12 +21,14 @@ from thalweg.ledger import load_state, save_state
 from thalweg.potentials.base import EnergyPotential
 from thalweg.potentials.many_body import Gupta
 from thalweg.potentials.pair import LennardJones
+from thalweg.region import Sphere
 from thalweg.relax.base import CONVERGED, FAILED
 from thalweg.relax.single import single_points
 from thalweg.search import fitting
 from thalweg.search.base import Outcome, Points, State
 from thalweg.search.gofee import Gofee
 from thalweg.search.memory import Memory
+from thalweg.search.postprocess import Centre, Postprocessor
 from thalweg.search.sampling import KernelSimilarity, KMeans, Population, clusters
 from thalweg.search.surrogate_hopping import SurrogateHopping
 from thalweg.structure import Structure, stack
@@ -321,6 +325,57 @@ def test_the_model_says_which_atoms_move():
         x, _, _ = search._candidates(prng.key(1), np.random.default_rng(0), state.shared, rows, rows, single, LJ)
     moved = np.abs(x - state.shared.positions[0]).max((0, 2)) > 0
     np.testing.assert_array_equal(moved, np.arange(5) == 2)
+
+
+@jax.enable_x64(True)
+def test_centred_as_ase_does_it():
+    """Along what is not periodic, in an oblique cell too; where a template or a wall says otherwise nothing moves."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 5, 3))
+    cell = np.array([[6.0, 0, 0], [1, 7, 0], [2, 1, 9]])
+    for pbc, region in [((False,) * 3, None), ((True, True, False), None), ((False,) * 3, Sphere(9.0, (1.0, 2, 3)))]:
+        system = eqx.tree_at(lambda s: s.cell, LJ, cell) if region is None else LJ
+        system = System(system.numbers, system.bond_lengths, system.fixed, system.cell, pbc, region=region)
+        for moved, before in zip(Centre()(x, system), x, strict=True):
+            atoms = Atoms("X5", before, cell=system.cell, pbc=pbc)
+            atoms.center(about=None if region is None else (1.0, 2, 3), axis=[k for k in range(3) if not pbc[k]])
+            np.testing.assert_allclose(moved, atoms.positions, atol=1e-12)
+    narrow = System(LJ.numbers, LJ.bond_lengths, LJ.fixed, LJ.cell, region=Sphere(0.3))
+    np.testing.assert_array_equal(Centre()(x, narrow), x)
+    held = System(LJ.numbers, LJ.bond_lengths, LJ.fixed, LJ.cell, positions=x[0], template=np.arange(5) < 2)
+    np.testing.assert_array_equal(Centre()(x, held), x)
+
+
+class Aside(Postprocessor):
+    """Someone else's step."""
+
+    by: float = 0.5
+
+    def __call__(self, positions, system):
+        return positions + self.by
+
+
+def test_every_proposal_is_postprocessed():
+    search = eqx.tree_at(lambda s: s.postprocess, searches(), (Centre(), Aside()), is_leaf=lambda s: s == ())
+    asked, _ = turns(search, search.init(LJ, 1, np.float64), 5)  # starts, and what the model chose
+    for x in asked:
+        np.testing.assert_allclose(x.min(0) + x.max(0), 1.0, atol=1e-6)
+
+
+def test_postprocessing_is_named_in_an_input(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from thalweg.search.postprocess import Postprocessor\n\n\n"
+        "class Aside(Postprocessor):\n    by: float = 0.5\n\n"
+        "    def __call__(self, positions, system):\n        return positions + self.by\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    asked = {"kind": "gofee", "postprocess": ["centre", {"kind": "mine:Aside", "by": 2.0}]}
+    made = resolve({"system": {"formula": "LJ5"}, "search": asked})
+    assert [type(p).__name__ for p in made.search.postprocess] == ["Centre", "Aside"]
+    assert made.search.postprocess[1].by == 2.0
+    plain = resolve({"system": {"formula": "LJ5"}, "search": {"kind": "gofee"}})
+    assert plain.search.postprocess == ()
+    assert resolve(plain.tables).tables == plain.tables
 
 
 @pytest.mark.slow

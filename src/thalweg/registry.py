@@ -35,6 +35,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "adam": "thalweg.relax.adapters:Adam",
         "gradient-descent": "thalweg.relax.adapters:GradientDescent",
         "annealing": "thalweg.relax.annealing:Annealing",
+        "learned": "thalweg.relax.learned_annealing:LearnedAnnealing",
     },
     "filter": {
         "positions": "thalweg.relax.filters:Positions",
@@ -111,6 +112,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "kernel-similarity": "thalweg.search.sampling:KernelSimilarity",
         "population": "thalweg.search.sampling:Population",
     },
+    "postprocessor": {
+        "centre": "thalweg.search.postprocess:Centre",
+    },
 }
 
 #: What a component of each kind has to be derived from.
@@ -126,6 +130,7 @@ BASES = {
     "environments": "thalweg.surrogates.environments:Environments",
     "acquisition": "thalweg.surrogates.acquisition:Acquisition",
     "sampler": "thalweg.search.sampling:Sampler",
+    "postprocessor": "thalweg.search.postprocess:Postprocessor",
 }
 
 

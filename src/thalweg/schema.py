@@ -158,7 +158,7 @@ def _filled(field: Field, value, at: str, where: str, defaults):
     section = f"{where.rstrip(']')}.{field.name}]" if where.endswith("]") else f"{where}.{field.name}"
     if not field.many:
         return fill(field.room, value, section, defaults)
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list | tuple) or not (value or field.default == ()):
         raise InputError(f"{at} must be a list of {field.room}s (names, or tables with a kind), not {value!r}")
     rows = []
     for item in value:

@@ -26,9 +26,10 @@ from thalweg.search.base import (
     walker_keys,
 )
 from thalweg.search.fitting import due, judge_of, model_of, predicted
-from thalweg.search.guard import relax_on
+from thalweg.search.guard import relax_on, settled
 from thalweg.search.memory import Memory, points_of
 from thalweg.search.novelty import described, lowest, repeats, seen_by, unsettled
+from thalweg.search.postprocess import Postprocessor
 from thalweg.search.sampling import KMeans, Sampler
 from thalweg.structure import Structure
 from thalweg.surrogates.acquisition import Acquisition, LowerConfidenceBound
@@ -54,7 +55,8 @@ class ModelGuided(ModelSearch):
     lower energy there, are left out, and what is uncertain only where others look already counts as less so. All walkers
     share one memory. After `patience` evaluations in a row that lowered nothing by `PROGRESS` energy scales (0: never)
     everything is forgotten and an independent run begins. `refit` is the growth of the data after which hyper-parameters
-    are fitted anew. Weights are equal unless given.
+    are fitted anew. Weights are equal unless given. The steps of `postprocess` are done to every proposal before it is
+    compared and evaluated.
 
     A search of this kind writes three methods: `walkers`, `followed` and `parents`, and defaults of its own.
     """
@@ -76,6 +78,7 @@ class ModelGuided(ModelSearch):
     apart: float = 0.01
     refit: float = 1.2
     energy_scale: float = 1.0
+    postprocess: tuple[Postprocessor, ...] = eqx.field(converter=tuple, default=())
 
     # -- what a search of this kind says ---------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ class ModelGuided(ModelSearch):
         posterior = model_of(memory, self.surrogate, system, self.energy_scale)
         x, cells, origin = self._candidates(key, rng, memory, parents, partners, posterior, system)
         made = Structure.create(x, system.numbers, cells, system.fixed, system.pbc)
-        x, narrow = relax_on(posterior, made, system, self.steps, self.energy_scale)
+        x, narrow = self._finished(*relax_on(posterior, made, system, self.steps, self.energy_scale), system)
         values = self._values(x, posterior, memory, low, seen, system)
         values = np.where(narrow >= NARROW * system.limits[0], values, np.inf)
         if not np.isfinite(values).any():
@@ -176,7 +179,18 @@ class ModelGuided(ModelSearch):
         origin = np.full(1, len(self.moves) + chosen, np.int32)
         parents = structures_of(system, blank(system, 1, np.float64))
         x, cells = _made(self.moves + self.starts, origin, jax.random.split(key, 1), parents, parents, system)
+        x, _ = self._finished(x, np.zeros(1), system)
         return x[0], cells[0], origin[0]
+
+    def _finished(self, x: np.ndarray, narrow: np.ndarray, system: System) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (n, atoms, 3) after all steps of `postprocess`, and their smallest pair distances in bonds (n,)."""
+        if not self.postprocess:
+            return x, narrow
+        new = x
+        for step in self.postprocess:
+            new = np.asarray(step(new, system))
+        held = ~np.asarray(system.searched) | np.asarray(system.fixed)
+        return settled(np.where(held[:, None], x, new), system)
 
     def _candidates(
         self, key, rng: np.random.Generator, memory: Memory, parents, partners, posterior: Posterior, system: System
