@@ -33,8 +33,8 @@ class Springs(EnergyPotential):
 
 def test_normals_are_standard_and_differ_between_lanes_and_counters():
     words = jnp.asarray(np.random.default_rng(0).integers(0, 2**32, (2, 40), dtype=np.uint32))
-    draw = lambda counter: np.asarray(normals(words, jnp.full(40, counter), (100, 3, 40), jnp.float32))
-    x = np.stack([draw(c) for c in range(20)])
+    draw = jax.jit(lambda counters: normals(words, counters, (100, 3, 40), jnp.float32))
+    x = np.stack([draw(jnp.asarray(np.full(40, c))) for c in range(20)])
     n = x.size
     assert abs(x.mean()) < 5 / n**0.5
     assert abs(x.var() - 1) < 5 * (2 / n) ** 0.5
@@ -93,6 +93,13 @@ def test_an_annealing_refuses_what_makes_no_sense(field):
         Annealing(**{field: -1})
 
 
+@jax.jit
+def rungs_told(seeds, constant, state, outcome):
+    """Rungs (seeds, walkers) after one `tell`."""
+    search, system = constant
+    return jax.vmap(lambda seed: search.tell(jax.random.key(seed), state, outcome, system).walkers.rung)(seeds)
+
+
 class TestParallelTempering:
     def search(self, **fields):
         return ParallelTempering((RandomBall(),), **{"rungs": 4, "cold": 0.1, "hot": 0.35, "segment": 50, "look": 4, **fields})
@@ -107,8 +114,8 @@ class TestParallelTempering:
         np.testing.assert_allclose(result.energy, LJ13, atol=1e-6)
         assert result.progress.evaluations <= 3_000_000 + 16 * 1200
 
-    def exchange(self, energies, rungs, seed):
-        """Rungs of one ladder after one `tell` with these energies."""
+    def exchange(self, energies, rungs, seeds):
+        """Rungs of one ladder after one `tell` with these energies, with as many seeds, and its temperatures."""
         search = as_leaves(self.search(rungs=len(energies)), np.float32)
         system = cluster([0] * 3, LennardJones())
         state = search.init(system, len(energies), jnp.float32)
@@ -117,25 +124,25 @@ class TestParallelTempering:
         energy = jnp.asarray(energies, jnp.float32)
         none = jnp.zeros(len(energies), jnp.int32)
         outcome = Outcome(structures_of(system, walkers.positions), energy, none, none, none, none == 0)
-        told = search.tell(jax.random.key(seed), State(walkers, None), outcome, system)
-        return np.asarray(told.walkers.rung), np.asarray(search.temperatures(jnp.arange(len(energies)), jnp.float32))
+        told = rungs_told(jnp.arange(seeds), as_leaves((search, system), np.float32), State(walkers, None), outcome)
+        return np.asarray(told), np.asarray(search.temperatures(jnp.arange(len(energies)), jnp.float32))
 
     def test_a_lower_energy_always_goes_to_the_colder_rung(self):
-        rungs, _ = self.exchange([-1.0, -9.0, -2.0, -8.0], [0, 1, 2, 3], 0)
-        assert rungs.tolist() == [1, 0, 3, 2]
+        rungs, _ = self.exchange([-1.0, -9.0, -2.0, -8.0], [0, 1, 2, 3], 20)
+        assert (rungs == [1, 0, 3, 2]).all()
 
     def test_exchanges_obey_metropolis(self):
         energies = [-3.0, -2.85]
-        _, kt = self.exchange(energies, [0, 1], 0)
+        n = 400
+        rungs, kt = self.exchange(energies, [0, 1], n)
         chance = np.exp((1 / kt[0] - 1 / kt[1]) * (energies[0] - energies[1]))
         assert 0.1 < chance < 0.9
-        n = 400
-        accepted = sum(self.exchange(energies, [0, 1], seed)[0][0] == 1 for seed in range(n))
-        assert abs(accepted / n - chance) < 4 * (chance * (1 - chance) / n) ** 0.5
+        assert abs((rungs[:, 0] == 1).mean() - chance) < 4 * (chance * (1 - chance) / n) ** 0.5
 
     def test_rungs_stay_a_permutation(self):
-        rungs, _ = self.exchange(np.random.default_rng(0).normal(size=8), [3, 0, 2, 1, 7, 5, 4, 6], 1)
-        assert sorted(rungs.tolist()) == list(range(8))
+        rungs, _ = self.exchange([0.1, -0.1, 0.6, 0.2], [3, 0, 2, 1], 20)
+        np.testing.assert_array_equal(np.sort(rungs, axis=1), np.tile(np.arange(4), (20, 1)))
+        assert np.ptp(rungs, axis=0).any()  # the seeds differ
 
     @pytest.mark.parametrize(
         ("fields", "says"),
