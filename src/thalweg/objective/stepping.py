@@ -44,9 +44,7 @@ class Stepper:
         numbers = np.asarray(structure.numbers)[:, None]
         with jax.enable_x64(True):
             arrays = tuple(leaf for leaf in leaves if isinstance(leaf, np.ndarray))
-            # Once to the device, or each step would bring them there.
-            self._fixed = jax.device_put((arrays, (origin, numbers, free)))
-            self._x, self._state = begin(*self._fixed, self.point[0][..., None])
+            self._fixed, self._x, self._state = begin(arrays, (origin, numbers, free), self.point[0][..., None])
         self._next: tuple | None = None
 
     def tell(self, out: SinglePoint) -> tuple[float, float, bool]:
@@ -85,7 +83,8 @@ def _programs(tree, known: tuple) -> tuple[Any, Any]:
     def begin(traced, setting, positions):
         relaxer, filter = whole(traced)
         x = filter.pack(positions, setting[0])
-        return x, relaxer.init(x)
+        # What stays is handed back, and so is on the device: each step would bring it there.
+        return (traced, setting), x, relaxer.init(x)
 
     @jax.jit
     def step(traced, setting, x, state, energy, forces, virial):
