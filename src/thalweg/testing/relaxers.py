@@ -41,15 +41,31 @@ def _quadratic_arguments(relaxer):
     return x, -x, (x * x).sum((0, 1)) / 2, relaxer.init(x)
 
 
+@eqx.filter_jit
+def _init(relaxer, x):
+    return relaxer.init(x)
+
+
+@eqx.filter_jit
+def _reset(relaxer, state, x, mask):
+    return relaxer.reset(state, x, mask)
+
+
+@eqx.filter_jit
+def _first_step(relaxer, x, state):
+    """A step on half the square of the coordinates."""
+    return relaxer.step(x, -x, (x * x).sum((0, 1)) / 2, state)
+
+
 def _check_steps(name, relaxer) -> None:
     x = jnp.asarray(np.random.default_rng(3).normal(size=(5, 3, 2)))
-    state = relaxer.init(x)
+    state = _init(relaxer, x)
     for leaf in jax.tree.leaves(state):
         require(
             jnp.shape(leaf)[-1:] in ((2,), (1,)),
             f"a state array of {name} has shape {jnp.shape(leaf)}; its last axis must be the lanes.",
         )
-    move, new = relaxer.step(x, -x, (x * x).sum((0, 1)) / 2, state)
+    move, new = _first_step(relaxer, x, state)
     require(move.shape == x.shape, f"{name} returns a displacement of shape {move.shape} for positions of shape {x.shape}.")
     require(move.dtype == x.dtype, f"{name} returns a displacement of type {move.dtype} for positions of type {x.dtype}.")
     kinds = lambda tree: [(jnp.shape(a), jnp.result_type(a)) for a in jax.tree.leaves(tree)]
@@ -90,14 +106,13 @@ def _minimise(relaxer, x, energy_and_force, max_steps, fmax):
         return jnp.abs(force).max((0, 1))
 
     def one(carry):
-        x, state, n = carry
-        energy, force = energy_and_force(x)
+        x, energy, force, state, n = carry
         move, state = relaxer.step(x, force, energy, state)
-        return jnp.where(largest(force) > fmax, x + move, x), state, n + 1
+        x = jnp.where(largest(force) > fmax, x + move, x)
+        return x, *energy_and_force(x), state, n + 1
 
-    more = lambda carry: (carry[2] < max_steps) & (largest(energy_and_force(carry[0])[1]) > fmax).any()
-    x, _, _ = jax.lax.while_loop(more, one, (x, relaxer.init(x), 0))
-    energy, force = energy_and_force(x)
+    more = lambda carry: (carry[4] < max_steps) & (largest(carry[2]) > fmax).any()
+    _, energy, force, _, _ = jax.lax.while_loop(more, one, (x, *energy_and_force(x), relaxer.init(x), 0))
     return energy, largest(force)
 
 
@@ -108,14 +123,13 @@ def _check_lanes(name, relaxer) -> None:
     other = x.copy()
     other[..., 1], other[..., 2] = ico[..., 0] * 1.07, np.nan
     mask = np.array([False, True, False])
-    start, reset = eqx.filter_jit(lambda r, x: r.init(x)), eqx.filter_jit(lambda r, s, x, mask: r.reset(s, x, mask))
 
     def walk(x, state, n):
         # By way of NumPy, so that types are the same at every call and one compilation serves all.
         out = _steps(relaxer, jnp.asarray(x), jax.tree.map(jnp.asarray, state), jnp.asarray(n))
         return jax.tree.map(np.asarray, out)
 
-    begin = lambda x: jax.tree.map(np.asarray, start(relaxer, jnp.asarray(x)))
+    begin = lambda x: jax.tree.map(np.asarray, _init(relaxer, jnp.asarray(x)))
     alone, _ = walk(x, begin(x), 25)
     beside, spoilt = walk(other, begin(other), 25)
     close(
@@ -126,12 +140,12 @@ def _check_lanes(name, relaxer) -> None:
     )
     half, state = walk(x, begin(x), 10)
     fresh = np.where(mask, x[..., ::-1], half)
-    after, _ = walk(fresh, jax.tree.map(np.asarray, reset(relaxer, state, fresh, mask)), 15)
+    after, _ = walk(fresh, jax.tree.map(np.asarray, _reset(relaxer, state, fresh, mask)), 15)
     close(after[..., 0], alone[..., 0], 1e-12, f"resetting one lane of {name} changes another")
     new, _ = walk(fresh, begin(fresh), 15)
     close(after[..., 1], new[..., 1], 1e-9, f"a lane of {name} that was reset does not behave like a new one")
     failed = np.array([False, False, True])
-    after, _ = walk(fresh, jax.tree.map(np.asarray, reset(relaxer, spoilt, fresh, failed)), 15)
+    after, _ = walk(fresh, jax.tree.map(np.asarray, _reset(relaxer, spoilt, fresh, failed)), 15)
     close(after[..., 2], new[..., 2], 1e-9, f"a lane of {name} in which a structure failed is not like a new one when reset")
 
 
