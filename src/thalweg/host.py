@@ -10,7 +10,6 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,16 +20,14 @@ from thalweg.journal import Entry
 from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
 from thalweg.objective.base import Evaluated, Task, Workers
+from thalweg.outcomes import GROUPS, arrays, filled, finished, outcome_of, padded, parts, put, structure_of
 from thalweg.relax.base import FAILED
-from thalweg.search.base import Outcome, Points, Search, State
-from thalweg.search.fused import Finished
+from thalweg.search.base import Outcome, Search, State
 from thalweg.settings import Progress, Settings, Stop
 from thalweg.store import Store
 from thalweg.structure import Structure, stack
 from thalweg.system import System
 
-#: Rows that are asked or told together: groups are filled up to one of these, so that few programs are compiled.
-GROUPS = (1, 8, 64, 512)
 #: Seconds that a visit waits for results at most: limits and Ctrl-C are looked at between visits.
 PATIENCE = 0.5
 #: Seconds between checkpoints. What was told since the last one is told again when a run is resumed.
@@ -91,7 +88,7 @@ class HostSession:
         self._collect(PATIENCE)
         ready = self._tellable(room)
         # One by one in the order of submission: grouped by chance, searches would learn by chance.
-        for group in _parts(ready, 1 if self.order == "submission" else GROUPS[-1]):
+        for group in parts(ready, 1 if self.order == "submission" else GROUPS[-1]):
             self._tell(group)
 
     def close(self) -> None:
@@ -179,18 +176,18 @@ class HostSession:
     def _ask(self, walkers: np.ndarray) -> None:
         """New tasks for these idle walkers."""
         if self.search.traceable:
-            for part in _parts(walkers, GROUPS[-1]):
+            for part in parts(walkers, GROUPS[-1]):
                 self._asked(part, *self._ask_traced(part))
             return
         for walker in walkers:  # each sees what was asked for the others
             with jax.enable_x64(True):
                 proposals = self.search.ask(self._key, self._sub(np.array([walker])), self.system, self._pending())  # type: ignore[call-arg]
-            self._asked(np.array([walker]), *_arrays(proposals, 1))
+            self._asked(np.array([walker]), *arrays(proposals, 1))
 
     def _ask_traced(self, walkers: np.ndarray):
-        rows = _filled(walkers)
+        rows = filled(walkers)
         with jax.enable_x64(True):
-            return _arrays(_ask(self._constant, self._sub(rows)), len(walkers))
+            return arrays(_ask(self._constant, self._sub(rows)), len(walkers))
 
     def _asked(self, walkers: np.ndarray, structures: Structure, origin: np.ndarray, velocities) -> None:
         runs = np.asarray(self.state.walkers.run)
@@ -211,12 +208,8 @@ class HostSession:
             self._next += 1
 
     def _pending(self) -> Structure | None:
-        waiting = [self._structure(e) for e in self._entries.values()]
+        waiting = [structure_of(e, self.system) for e in self._entries.values()]
         return stack(waiting) if waiting else None
-
-    def _structure(self, entry: Entry) -> Structure:
-        system = self.system
-        return Structure.create(entry.positions, system.numbers, entry.cell, system.fixed, system.pbc)
 
     # -- evaluating ----------------------------------------------------------------------------------------------------
 
@@ -224,7 +217,7 @@ class HostSession:
         if entry.number in self._submitted or entry.status is not None:
             return
         self._submitted.add(entry.number)
-        task = Task(entry.number, self._structure(entry), entry.lowest, entry.velocities)
+        task = Task(entry.number, structure_of(entry, self.system), entry.lowest, entry.velocities)
         assert self._workers is not None
         future = self._workers.submit(task)
         future.add_done_callback(lambda f, number=entry.number: self._arrived.put((number, f)))
@@ -253,7 +246,8 @@ class HostSession:
             return
         else:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            found = Evaluated(number, self._structure(entry), np.inf, FAILED, f"its worker was lost {TRIES} times: {said}", 1)
+            text = f"its worker was lost {TRIES} times: {said}"
+            found = Evaluated(number, structure_of(entry, self.system), np.inf, FAILED, text, 1)
         entry = replace(
             entry,
             status=int(found.status),
@@ -305,60 +299,25 @@ class HostSession:
         for entry in entries:
             if entry.error is not None:
                 self.last_error = entry.error
-        outcome = self._outcome(entries)
-        self._log(entries, outcome)
+        outcome = outcome_of(entries, self._origins, self.system, points=not self.search.traceable)
+        # Walkers with one index share their runs: a population is one.
+        who = np.asarray(self.state.walkers.index)[[e.walker for e in entries]]
+        self.ledger.take(finished(entries, outcome, who, self.system), None, entries[0].elapsed)
         if search:
             self._tell_search(np.array([e.walker for e in entries]), outcome)
 
     def _tell_search(self, walkers: np.ndarray, outcome: Outcome) -> None:
         if self.search.traceable:
-            rows = _filled(walkers)
+            rows = filled(walkers)
             with jax.enable_x64(True):
-                sub = _tell(self._constant, self._sub(rows), _padded(outcome, len(rows)))
+                sub = _tell(self._constant, self._sub(rows), padded(outcome, len(rows)))
         else:
             with jax.enable_x64(True):
                 sub = self.search.tell(self._key, self._sub(walkers), outcome, self.system)
-        self.state = State(_put(self.state.walkers, sub.walkers, walkers), sub.shared)
+        self.state = State(put(self.state.walkers, sub.walkers, walkers), sub.shared)
 
     def _sub(self, rows: np.ndarray) -> State:
         return State(jax.tree.map(lambda a: np.asarray(a)[rows], self.state.walkers), self.state.shared)
-
-    def _outcome(self, entries: list[Entry]) -> Outcome:
-        """Rows for the search: the last point of each, or what was asked for where nothing was evaluated."""
-        ends = [(e.point_positions[-1], e.point_cells[-1]) if e.points is not None else (e.positions, e.cell) for e in entries]
-        positions, cells = np.stack([p for p, _ in ends]), np.stack([c for _, c in ends])
-        origin = np.array([self._origins.index(e.origin) for e in entries], np.int32)
-        points = None
-        if not self.search.traceable:
-            parts = [
-                np.concatenate([getattr(e, f"point_{k}") for e in entries])
-                for k in ("positions", "cells", "energies", "forces")
-            ]
-            points = Points(*parts)
-        return Outcome(
-            Structure.create(
-                _wrapped(positions, cells, self.system), self.system.numbers, cells, self.system.fixed, self.system.pbc
-            ),
-            np.array([np.inf if e.energy is None else e.energy for e in entries]),
-            np.array([e.evaluations for e in entries], np.int32),
-            np.array([e.status for e in entries], np.int32),
-            origin,
-            np.ones(len(entries), bool),
-            points,
-        )
-
-    def _log(self, entries: list[Entry], outcome: Outcome) -> None:
-        """Enter the outcomes into the ledger."""
-        row = lambda a: np.asarray(a)[None]
-        cells = None if (outcome.structures.cell == np.asarray(self.system.cell)).all() else row(outcome.structures.cell)
-        o = outcome
-        # Walkers with one index share their runs: a population is one.
-        who = np.asarray(self.state.walkers.index)[[e.walker for e in entries]]
-        log = Finished(
-            row(o.structures.positions), row(o.energy), row(o.steps), row(o.status), row(o.origin),
-            row(who), row([e.run for e in entries]), row(o.valid), cells,
-        )  # fmt: skip
-        self.ledger.take(log, None, entries[0].elapsed)
 
 
 @eqx.filter_jit
@@ -371,53 +330,3 @@ def _ask(constant, state: State):
 def _tell(constant, state: State, outcome: Outcome) -> State:
     key, search, system = constant
     return search.tell(key, state, outcome, system)
-
-
-def _arrays(proposals: Any, count: int):
-    """Structures, origins and velocities of the first `count` proposals, in NumPy."""
-    structures, origin, velocities = jax.tree.map(
-        lambda a: np.asarray(a)[:count], (proposals.structures, proposals.origin, proposals.velocities)
-    )
-    return structures, origin, velocities
-
-
-def _parts(rows, size: int) -> list:
-    return [rows[k : k + size] for k in range(0, len(rows), size)]
-
-
-def _filled(rows: np.ndarray) -> np.ndarray:
-    """The rows, filled up with the first to the next size of `GROUPS`."""
-    size = next(g for g in GROUPS if g >= len(rows))
-    return np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
-
-
-def _padded(outcome: Outcome, size: int) -> Outcome:
-    """The outcome with rows that hold nothing up to `size`."""
-    extra = size - len(outcome.energy)
-    grow = lambda a: np.concatenate([a, np.repeat(np.asarray(a)[:1], extra, 0)])
-    padded = jax.tree.map(grow, outcome)
-    return eqx.tree_at(lambda o: o.valid, padded, np.arange(size) < len(outcome.energy))
-
-
-def _put(old, new, rows: np.ndarray):
-    """Rows of a pytree replaced by the first rows of another."""
-
-    def one(a, b):
-        a = np.array(a)
-        a[rows] = np.asarray(b)[: len(rows)]
-        return a
-
-    return jax.tree.map(one, old, new)
-
-
-def _wrapped(positions: np.ndarray, cells: np.ndarray, system: System) -> np.ndarray:
-    """Free atoms brought back into the cell along periodic axes."""
-    if not any(system.pbc):
-        return positions
-    from ase.geometry import complete_cell
-
-    inverse = np.linalg.inv(np.stack([complete_cell(c) for c in cells]))
-    fractions = positions @ inverse
-    shift = np.where(np.asarray(system.pbc), np.floor(fractions), 0.0)
-    shift[:, np.asarray(system.fixed)] = 0.0
-    return np.where(shift.any(-1, keepdims=True), positions - shift @ np.linalg.inv(inverse), positions)
