@@ -17,11 +17,14 @@ from thalweg.testing.shared import check_traced, close, compact_cluster, require
 from thalweg.typing import Array
 
 
-def check_potential(potential: Potential, numbers: Sequence[int] | Array, positions=None, invariant: bool = True) -> None:
+def check_potential(
+    potential: Potential, numbers: Sequence[int] | Array, positions=None, invariant: bool = True, extensive: bool = True
+) -> None:
     """Check a traceable potential on one composition; give `positions` (atoms, 3) where a compact cluster will not do.
 
     Potentials with a cutoff are checked under periodic boundaries too.
-    `invariant=False` leaves out rotation, translation and mirror (for energies with an external field).
+    `invariant=False` leaves out rotation, translation and mirror (for energies with an external field), `extensive=False`
+    that two cells have twice the energy of one (for models of a structure as a whole).
     """
     name = type(potential).__name__
     numbers = np.asarray(numbers, np.int32)
@@ -50,7 +53,7 @@ def check_potential(potential: Potential, numbers: Sequence[int] | Array, positi
         _check_layout(name, potential, cases, energy, forces, atomic)
     _check_single_precision(name, potential, cases, energy, forces)
     if potential.reach is not None:
-        check_periodic(potential, numbers, bond)
+        check_periodic(potential, numbers, bond, extensive)
 
 
 class _PotentialCases:
