@@ -27,6 +27,11 @@ COMMANDS = {
         "anneal",
         "thalweg anneal liquid.xyz --potential stillinger-weber",
     ),
+    "train": (
+        "train a learned relaxer or search for a potential",
+        "train",
+        "thalweg train learn2hop.toml --out weights.json",
+    ),
     "show": ("what a run has found", "show", "thalweg show thalweg-runs/LJ38-001"),
     "export": ("write a run's minima for other programs", "show", "thalweg export thalweg-runs/LJ38-001 minima.extxyz"),
     "bench": ("success rates and costs on problems with known answers", "", "thalweg bench lj38 --seeds 20"),
@@ -270,6 +275,19 @@ def _anneal(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-o", "--output", metavar="FILE", help="the minima, best first (default: FILE-annealed.extxyz)")
     p.add_argument("-q", "--quiet", action="store_true", help="no table, no progress")
+
+
+def _train(p: argparse.ArgumentParser) -> None:
+    p.add_argument("file", metavar="FILE", nargs="?", help="a TOML input, or the name of one that ships (learn2hop)")
+    p.add_argument("--resume", metavar="FOLDER", help="go on with the training in this folder exactly where it stopped")
+    p.add_argument("--updates", metavar="N", help="updates of the last stage in all, instead of those of the input")
+    p.add_argument("--out", metavar="FILE", help="write the weights here too (default: only weights.json in the folder)")
+    p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same weights (default: 0)")
+    p.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="any key of a section, such as strategy.pairs=128"
+    )
+    p.add_argument("-o", "--output", metavar="FOLDER", help="folder of the training (default: a new one in thalweg-runs)")
+    p.add_argument("-q", "--quiet", action="store_true", help="only the result, no progress")
 
 
 def _show(p: argparse.ArgumentParser) -> None:

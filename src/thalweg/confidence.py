@@ -31,3 +31,13 @@ def probability_lower_remains(runs: int, hits: int, harder: float = HARDER) -> f
     p = betaincinv(hits + 1, runs - hits + 1, u)
     missed = float(np.mean(np.exp(runs * np.log1p(-p / harder))))
     return missed / (1 + missed)
+
+
+def success_bounds(hits: int, tries: int, level: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson bounds of a success probability."""
+    from scipy.special import betaincinv
+
+    a = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(betaincinv(hits, tries - hits + 1, a))
+    high = 1.0 if hits == tries else float(betaincinv(hits + 1, tries - hits, 1 - a))
+    return low, high

@@ -67,20 +67,24 @@ class Resolved:
 def read_input(path: Path | str) -> dict:
     """The tables of a TOML file. Raises `InputError` where it cannot be read."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}; `thalweg init LJ38 -o {path}` writes one") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    tables = parse_toml(text, str(path))
+    tables = parse_toml(read_text(path, f"`thalweg init LJ38 -o {path}` writes one"), str(path))
     system = tables.get("system")
     for key in ("structure", "seeds", "template"):
         if isinstance(system, dict) and isinstance(system.get(key), str):
             system[key] = str(path.parent / system[key])  # as seen from the input, wherever one stands
     return tables
+
+
+def read_text(path: Path, mend: str) -> str:
+    """The text of a file; `mend` says where one comes from."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}; {mend}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def parse_toml(text: str, name: str = "the input") -> dict:
@@ -106,7 +110,7 @@ def resolve(tables: Mapping) -> Resolved:
         raise InputError(
             f"the filter {filter_table['kind']} moves the cell, and fixed atoms cannot follow; leave the filter out"
         )
-    potential_table = _potential_table(tables.get("potential", {}), made, filter)
+    potential_table = full_potential(tables.get("potential", {}), made, filter)
     potential = schema.build("potential", potential_table)
     if potential.traceable:
         require_cutoff(potential, made.numbers, made.pbc, potential_table["kind"])
@@ -137,7 +141,7 @@ def resolve(tables: Mapping) -> Resolved:
     workers_table, hosting = resolve_workers(tables.get("workers", {}), needs_host(search, potential))
     if hosting is not None:
         own = {**own, **presets.hosted_settings(search, hosting)}
-    run_table = schema.fill_fields(_plain_fields(Settings), {**own, **tables.get("run", {})}, "[run]")
+    run_table = schema.fill_fields(plain_fields(Settings), {**own, **tables.get("run", {})}, "[run]")
     stop_table, stop = resolve_stop(tables.get("stop", {}), energy)
     relaxer = schema.build("relaxer", relaxer_table)
     relaxer.check(system.numbers, system.pbc)
@@ -172,7 +176,7 @@ def resolve_workers(table: Mapping, hosted: bool) -> tuple[dict, Hosting | None]
                 "`walkers` in [run] says how much runs side by side"
             )
         return {}, None
-    full = schema.fill_fields(_plain_fields(Hosting), table, "[workers]")
+    full = schema.fill_fields(plain_fields(Hosting), table, "[workers]")
     if "executor" not in table and full["count"] > 1:
         full["executor"] = "processes"
     if full["executor"].startswith("dask://") and "count" not in table:
@@ -207,7 +211,7 @@ def require_cutoff(potential: Potential, numbers, pbc, kind: str) -> None:
 
 def resolve_stop(table: Mapping, energy_scale: float) -> tuple[dict, Stop]:
     """The limits with their defaults, and the rule made of them."""
-    known = _plain_fields(Stop)
+    known = plain_fields(Stop)
     full = schema.fill_fields(known, table, "[stop]")
     counted = any(full[key] is not None for key in ("cpu", "evaluations", "relaxations"))
     if "time" not in table and not counted:
@@ -228,7 +232,7 @@ def resolve_stop(table: Mapping, energy_scale: float) -> tuple[dict, Stop]:
     return full, Stop(**values)
 
 
-def _potential_table(table: Mapping, made: Composition, filter: Filter) -> dict:
+def full_potential(table: Mapping, made: Composition, filter: Filter) -> dict:
     """The full [potential], of the kind that the formula names where it names one."""
     kind = table.get("kind", made.named)
     if kind is None:
@@ -303,6 +307,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "LBFGS": {"max_step": float(relaxer.max_step)},
         "LearnedAnnealing": presets.learned_annealing(system, potential),
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
+        "LearnedHopping": {**scale, "patience": search.patience, "starts": starts},
         "RandomSearch": {"starts": starts},
         "Evolutionary": {**scale, "operators": operators, "starts": starts},
         "MinimaHopping": {**scale, "starts": starts},
@@ -346,7 +351,7 @@ def _wanders(table: Mapping) -> bool:
     return isinstance(kind, str) and registry.find("relaxer", kind).wanders  # type: ignore[attr-defined]
 
 
-def _plain_fields(cls: type) -> dict[str, schema.Field]:
+def plain_fields(cls: type) -> dict[str, schema.Field]:
     """The fields of a plain dataclass as a schema."""
     hints = get_type_hints(cls)
     empty = lambda f: schema.MISSING if f.default is NO_DEFAULT else f.default

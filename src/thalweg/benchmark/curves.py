@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thalweg.confidence import success_bounds
 from thalweg.survival import Curve, success_curve
 
 __all__ = ["Curve", "FirstHit", "Mean", "mean_cost", "percentile_table", "success_bounds", "success_curve"]
@@ -49,16 +50,6 @@ def mean_cost(hits: np.ndarray, spent: np.ndarray) -> Mean:
     if n == 0:
         return Mean(float("inf"), low, float("inf"))
     return Mean(total / n, low, 2 * total / chdtri(2 * n, 0.975))
-
-
-def success_bounds(hits: int, tries: int, level: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson bounds of a success probability."""
-    from scipy.special import betaincinv
-
-    a = (1 - level) / 2
-    low = 0.0 if hits == 0 else float(betaincinv(hits, tries - hits + 1, a))
-    high = 1.0 if hits == tries else float(betaincinv(hits + 1, tries - hits, 1 - a))
-    return low, high
 
 
 def percentile_table(curve: Curve, quantiles=(0.1, 0.25, 0.5, 0.75, 0.9)) -> list[tuple[float, float]]:

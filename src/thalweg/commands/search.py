@@ -62,6 +62,8 @@ def resume(options: Namespace) -> int:
         resolved = _elsewhere(resolve(tables), workers_of(options))
         last = (store.progress() or [None])[-1]
         stop = _next_limits(resolved, limits, last)
+        if meta.get("finishing") and not limits:  # it was stopped as it relaxed its lowest structure: that alone is left
+            return _search(resolved, Stop(evaluations=0), store, options, resumed=True, reason=meta["reason"])
         if stop is None:
             print(f"{meta['name']} in {store.folder} is done: it {meta.get('reason', 'met its limits')}.")
             print(f"To go on: thalweg resume {shlex.quote(str(store.folder))} --time 600")
@@ -82,7 +84,7 @@ def _elsewhere(resolved: Resolved, workers: dict) -> Resolved:
 def _begin(tables: dict, options: Namespace) -> int:
     resolved = resolve(tables)
     text = to_toml(resolved.tables)
-    folder = Path(options.output) if options.output else _new_folder(resolved.name)
+    folder = Path(options.output) if options.output else new_folder(resolved.name)
     meta = {
         "name": resolved.name,
         "n_atoms": len(resolved.system.numbers),
@@ -102,7 +104,7 @@ def _begin(tables: dict, options: Namespace) -> int:
         return _search(resolved, resolved.stop, store, options, resumed=False)
 
 
-def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, resumed: bool) -> int:
+def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, resumed: bool, reason: str = "") -> int:
     """Run, show, and write what was found."""
     energy, _ = resolved.units
     live = Live(resolved.name, energy, stop.time, options.quiet)
@@ -121,7 +123,7 @@ def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, re
                     f"none of the {book.relaxations:,} relaxations has a finite energy; check the potential on one structure "
                     "with `thalweg check`, or the calculator with `thalweg relax`"
                 )
-            store.commit(meta={"reason": result.reason})
+            store.commit(meta={"reason": reason or result.reason})
             if result.best is not None:
                 export(store, store.folder / BEST, limit=1)
             report_run.write(store)
@@ -133,7 +135,7 @@ def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, re
     return INTERRUPTED if interrupt.pressed() else 0
 
 
-def _new_folder(name: str) -> Path:
+def new_folder(name: str) -> Path:
     """A fresh folder for a run, made at once so that two runs that start together do not share it."""
     root = Path(RUNS)
     try:

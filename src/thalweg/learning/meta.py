@@ -24,6 +24,8 @@ from thalweg.structure import Structure
 from thalweg.system import System
 from thalweg.typing import Array, PyTree
 
+#: On a CPU so many pairs of atoms are stepped at a time: what a step holds of each of them then stays in the cache.
+PAIRS_AT_A_TIME = 30_000
 #: Loss of what ended without a finite energy, in units of the group's own: bad, and never more than that.
 RUINED = 10.0
 
@@ -38,6 +40,10 @@ class MetaLoss(eqx.Module):
     @abc.abstractmethod
     def plan(self, rng: np.random.Generator) -> PyTree:
         """What all tasks of an update have in common and is drawn anew for each, such as the number of steps."""
+
+    def typical(self, most: bool = False) -> PyTree:
+        """A plan that is the same every time, for comparisons: of middling or, where asked for, of the `most` effort."""
+        return self.plan(np.random.default_rng(0))
 
     @abc.abstractmethod
     def losses(self, key, parameters: PyTree, task, n_tasks: int, plan) -> Array:
@@ -63,6 +69,8 @@ class RelaxerLoss(MetaLoss):
     shares: tuple[float, ...] = eqx.field(static=True)
     horizon: tuple[int, int] = eqx.field(static=True, default=(400, 400))
     polish: int = eqx.field(static=True, default=60)
+    #: Lanes that are stepped at a time, one block after the other; None for what suits the device.
+    block: int | None = eqx.field(static=True, default=None)
 
     def __init__(
         self,
@@ -74,6 +82,7 @@ class RelaxerLoss(MetaLoss):
         horizon: tuple[int, int] = (400, 400),
         polish: int = 60,
         shares=None,
+        block: int | None = None,
     ):
         if horizon[0] > horizon[1] or horizon[0] <= polish:
             raise InputError(
@@ -86,6 +95,7 @@ class RelaxerLoss(MetaLoss):
         self.references = np.ones(len(systems), np.float32) if references is None else np.asarray(references, np.float32)
         self.shares = (1.0,) * len(systems) if shares is None else tuple(float(s) for s in shares)
         self.potential, self.relaxer, self.start, self.horizon, self.polish = potential, relaxer, start, horizon, polish
+        self.block = block
 
     def groups(self, n_tasks: int) -> np.ndarray:
         ends = np.cumsum(self.shares) / np.sum(self.shares)
@@ -95,6 +105,10 @@ class RelaxerLoss(MetaLoss):
         low, high = np.log(self.horizon)
         return np.int32(round(float(np.exp(rng.uniform(low, high)))))
 
+    def typical(self, most: bool = False):
+        low, high = np.log(self.horizon)
+        return np.int32(round(float(np.exp(high if most else (low + high) / 2))))
+
     def losses(self, key, parameters, task, n_tasks: int, plan):
         group = self.groups(n_tasks)
         own = jax.tree.map(lambda a: jnp.asarray(a)[group], floats(self.systems))  # (tasks, ...)
@@ -103,18 +117,30 @@ class RelaxerLoss(MetaLoss):
         numbers = jnp.moveaxis(own.numbers[task], 0, -1)
         if self.references.shape[0] == 1:
             numbers = numbers[:, :1]
+        free = (~own.fixed[task]).astype(jnp.float32).T[:, None]
+        run = lambda x, numbers, free, parameters: self._relaxed(x, numbers, free, parameters, plan)
+        energy, status = in_blocks(run, self._block(x.shape[0]), x, numbers, free, parameters)
+        reference = jnp.asarray(self.references, jnp.float32)[group][task]
+        ruined = ~jnp.isfinite(energy) | (status == FAILED)
+        return jnp.where(ruined, RUINED, jnp.minimum(energy / jnp.abs(reference), RUINED))
+
+    def _relaxed(self, x, numbers, free, parameters, plan):
+        """(energy, status), each (lanes,), of starts (atoms, 3, lanes) after `plan` evaluations."""
         relaxer = with_parameters(self.relaxer, parameters)
         relaxer = eqx.tree_at(lambda r: r.n_steps, relaxer, plan - self.polish)
         relaxation = floats(Relaxation(self.potential, relaxer, 1e-4, plan))
-        free = (~own.fixed[task]).astype(jnp.float32).T[:, None]
         space = floats(self.space)
         lanes = empty_lanes(relaxation, x.shape[0], x.shape[-1], jnp.float32, space)
         lanes = load(lanes, relaxation, jnp.ones(x.shape[-1], bool), x)
         blocks = (plan + CHUNK) // CHUNK
         lanes = lax.fori_loop(0, blocks, lambda _, k: advance(k, relaxation, numbers, free, space), lanes)
-        reference = jnp.asarray(self.references, jnp.float32)[group][task]
-        ruined = ~jnp.isfinite(lanes.energy) | (lanes.status == FAILED)
-        return jnp.where(ruined, RUINED, jnp.minimum(lanes.energy / jnp.abs(reference), RUINED))
+        return lanes.energy, lanes.status
+
+    def _block(self, n_slots: int) -> int | None:
+        """Lanes at a time; None for all of them."""
+        if self.block is None and jax.default_backend() == "cpu":
+            return max(8, PAIRS_AT_A_TIME // n_slots**2)
+        return self.block
 
     def _started(self, key, system: System):
         """Positions (atoms, 3) of a start."""
@@ -123,6 +149,22 @@ class RelaxerLoss(MetaLoss):
             jnp.zeros((1, n, 3), jnp.float32), system.numbers[None], system.cell[None], system.fixed[None], system.pbc
         )
         return self.start(key, blank, system).positions
+
+
+def in_blocks(run, block: int | None, *trees: PyTree):
+    """`run` of pytrees with lanes last (n, or 1 for what all share), at most `block` lanes at a time, in equal blocks.
+
+    What happens in one lane must not depend on the others; then blocks change memory and time, not results.
+    """
+    n = max(a.shape[-1] for a in jax.tree.leaves(trees))
+    if block is None or block >= n:
+        return run(*trees)
+    count = -(-n // block)
+    size = -(-n // count)
+    rows = (jnp.arange(count * size) % n).reshape(count, size)
+    of = lambda a, row: a if a.shape[-1] == 1 else a[..., row]
+    out = lax.map(lambda row: run(*jax.tree.map(lambda a: of(a, row), trees)), rows)
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)[..., :n], out)
 
 
 def floats(tree: PyTree) -> PyTree:
