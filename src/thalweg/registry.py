@@ -35,6 +35,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "adam": "thalweg.relax.adapters:Adam",
         "gradient-descent": "thalweg.relax.adapters:GradientDescent",
         "annealing": "thalweg.relax.annealing:Annealing",
+        "learn2hop": "thalweg.relax.learn2hop:Learn2Hop",
         "learned": "thalweg.relax.learned_annealing:LearnedAnnealing",
     },
     "filter": {
