@@ -27,6 +27,7 @@ from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.run import Settings, Stop, run
 from thalweg.search.base import Outcome, generate, structures_of
+from thalweg.search.evolutionary import Evolutionary
 from thalweg.search.minima_hopping import MinimaHopping, random_velocities
 from thalweg.search.particle_swarm import difference
 from thalweg.search.population import Pool, admit, fitness, pair_histogram
@@ -168,6 +169,20 @@ def test_fitness_falls_with_energy_and_empty_places_have_none():
     f = np.asarray(fitness(jnp.asarray([-3.0, -1.0, jnp.inf, -2.0])))
     assert f[0] > f[3] > f[1] > f[2] == 0
     np.testing.assert_allclose(f[3], 0.5, atol=1e-6)  # half way between the lowest and the highest
+
+
+def test_a_share_of_the_children_of_a_population_are_new_starts():
+    search, n = Evolutionary([Displace()], [RandomBall()], size=4, renewed=0.3), 400
+    ask = eqx.filter_jit(lambda search, state: search.ask(prng.key(3), state, LJ7).origin)
+    state = search.init(LJ7, n, np.float32)
+    assert (np.asarray(ask(search, state)) == 1).all()  # there are no parents yet
+    at = lambda s: (s.shared.told, s.shared.pool.energy)
+    state = eqx.tree_at(at, state, (jnp.full(1, 4, jnp.int32), -jnp.arange(4, dtype=jnp.float32)[None]))
+    new = (np.asarray(ask(search, state)) == 1).sum()
+    assert abs(new - 0.3 * n) < 4 * np.sqrt(n * 0.3 * 0.7)
+    assert (np.asarray(ask(eqx.tree_at(lambda s: s.renewed, search, 0.0), state)) == 0).all()
+    with pytest.raises(InputError, match=r"search\.renewed is 1\.5"):
+        Evolutionary([Displace()], [RandomBall()], renewed=1.5)
 
 
 # -- the ladder ----------------------------------------------------------------------------------------------------------

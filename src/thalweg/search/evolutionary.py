@@ -42,8 +42,9 @@ class Evolutionary(Search):
     After Deaven and Ho, Phys. Rev. Lett. 75, 288 (1995), doi:10.1103/PhysRevLett.75.288, without their generations: every
     child that is lower than the highest member enters at once, so that walkers never wait for each other, and a duplicate
     (`similar` in the pair histogram) only where it is lower than its twin. A run begins with `size` starts and ends when
-    nothing lower was found among `patience` structures (times a factor that goes through `run_length`). Walkers form
-    `populations` independent ones. What was asked in a run that has ended since does not enter the next.
+    nothing lower was found among `patience` structures (times a factor that goes through `run_length`). A share `renewed`
+    of all proposals are new starts. Walkers form `populations` independent ones. What was asked in a run that has ended
+    since does not enter the next.
     """
 
     operators: tuple[Generator, ...]
@@ -55,22 +56,25 @@ class Evolutionary(Search):
     patience: int = 200
     similar: float = 0.02
     energy_scale: float = 1.0
+    renewed: float = 0.2
 
     def __init__(
         self, operators, starts, operator_weights=None, start_weights=None, size=20, populations=1, patience=200,
-        similar=0.02, energy_scale=1.0,
+        similar=0.02, energy_scale=1.0, renewed=0.2,
     ):  # fmt: skip
         self.operators, self.starts = tuple(operators), tuple(starts)
         self.operator_weights = weights_of(operator_weights, self.operators)
         self.start_weights = weights_of(start_weights, self.starts)
         self.size, self.populations, self.patience = size, populations, patience
-        self.similar, self.energy_scale = similar, energy_scale
+        self.similar, self.energy_scale, self.renewed = similar, energy_scale, renewed
 
     def __check_init__(self):
         if self.size < 2:
             raise InputError(f"search.size is {self.size}; a population needs at least 2")
         if self.populations < 1:
             raise InputError(f"search.populations is {self.populations}; it must be at least 1")
+        if isinstance(self.renewed, int | float) and not 0 <= self.renewed <= 1:
+            raise InputError(f"search.renewed is {self.renewed}; it is a share of the proposals, from 0 to 1")
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -90,12 +94,12 @@ class Evolutionary(Search):
         shared: Populations = state.shared
         keys = walker_keys(key, w.member, w.count)
         k_choice, k_parents, k_make = jax.vmap(lambda k: tuple(jr.split(k, 3)))(keys)
-        u = jax.vmap(lambda k: jr.uniform(k, (2,)))(k_choice)
+        u = jax.vmap(lambda k: jr.uniform(k, (3,)))(k_choice)
         operator = draw(u[:, 0], self.operator_weights / self.operator_weights.sum())
         start = draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.operators)
         energy = shared.pool.energy[w.index]
         young = (shared.told[w.index] < self.size) | (jnp.isfinite(energy).sum(1) < 2)
-        origin = jnp.where(young, start, operator)
+        origin = jnp.where(young | (u[:, 2] < self.renewed), start, operator)
         pair = jax.vmap(parents)(k_parents, energy)
         at = lambda k: structures_of(system, shared.pool.positions[w.index, k], shared.pool.cell[w.index, k])
         mother, father = (at(k) for k in pair)
