@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from simple_surrogate import SimpleSurrogate
 
 from thalweg import prng
 from thalweg.generators.base import Generator, moved
@@ -27,9 +28,11 @@ from thalweg.relax.filters import Frechet, Plane, Positions, UnitCell
 from thalweg.relax.fire import FIRE
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.base import generate, structures_of
+from thalweg.search.gofee import Gofee
+from thalweg.search.surrogate_hopping import SurrogateHopping
 from thalweg.structure import Structure
 from thalweg.system import System, cluster
-from thalweg.testing import check_filter, check_generator, check_potential, check_relaxer
+from thalweg.testing import check_filter, check_generator, check_potential, check_relaxer, check_search
 
 AG, PT, AU = 47, 78, 79
 
@@ -157,7 +160,7 @@ def test_external_field_passes_without_invariance():
     check_potential(Oriented(), [0] * 6, invariant=False)
 
 
-RELAXERS = {"fire": FIRE(), "lbfgs": LBFGS(), "adam": Adam(), "gradient-descent": GradientDescent(learning_rate=1e-3)}
+RELAXERS = {"fire": FIRE(), "lbfgs": LBFGS(), "adam": Adam(), "gradient-descent": GradientDescent(learning_rate=2e-3)}
 
 
 @pytest.mark.parametrize("row", RELAXERS)
@@ -362,3 +365,65 @@ WRONG_FILTERS = {
 def test_wrong_filter_is_caught(wrong):
     with pytest.raises(AssertionError, match=WRONG_FILTERS[wrong]):
         check_filter(wrong(), ())
+
+
+#: Searches that fit models, with the programs of test_gofee.py; the others are in test_population_searches.py.
+CHEAP = {"surrogate": SimpleSurrogate(), "n_initial": 4, "candidates": 4, "steps": 20}
+LJ5 = cluster([0] * 5, LennardJones())
+MODEL_SEARCHES = {
+    "gofee": Gofee((Displace(),), (RandomPlaced(),), **CHEAP),
+    "surrogate-hopping": SurrogateHopping((Displace(),), (RandomPlaced(),), **CHEAP),
+}
+
+
+@pytest.mark.parametrize("row", MODEL_SEARCHES)
+def test_search_that_fits_models(row):
+    check_search(MODEL_SEARCHES[row], LJ5)
+
+
+class Restless(Gofee):
+    """Draws from the world's random numbers."""
+
+    def ask(self, key, state, system, pending=None):
+        made = super().ask(key, state, system, pending)
+        noise = np.random.default_rng().normal(size=3)  # a translation: no distance tells
+        return eqx.tree_at(lambda p: p.structures.positions, made, made.structures.positions + noise)
+
+
+class Pressed(Gofee):
+    """Presses what it made."""
+
+    def ask(self, key, state, system, pending=None):
+        made = super().ask(key, state, system, pending)
+        return eqx.tree_at(lambda p: p.structures.positions, made, made.structures.positions * 0.5)
+
+
+class Sanguine(Gofee):
+    """Takes for granted that energies are finite."""
+
+    def tell(self, key, state, outcome, system):
+        if not np.isfinite(outcome.energy).all():
+            raise ValueError("no energy")
+        return super().tell(key, state, outcome, system)
+
+
+class Scribbles(Gofee):
+    """Writes into the state that it was given."""
+
+    def tell(self, key, state, outcome, system):
+        state.shared.energy[0] = 0
+        return super().tell(key, state, outcome, system)
+
+
+WRONG_SEARCHES = {
+    Restless: "asked again",
+    Pressed: "nearer than the limit",
+    Sanguine: "told a failure",
+    Scribbles: "state that it was given",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_SEARCHES)
+def test_wrong_search_that_fits_models_is_caught(wrong):
+    with pytest.raises(AssertionError, match=WRONG_SEARCHES[wrong]):
+        check_search(wrong((Displace(),), (RandomPlaced(),), **CHEAP), LJ5)

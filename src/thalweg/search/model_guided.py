@@ -24,6 +24,7 @@ from thalweg.search.base import (
     generate,
     structures_of,
     walker_keys,
+    weights_of,
 )
 from thalweg.search.fitting import due, judge_of, model_of, predicted
 from thalweg.search.guard import relax_on, settled
@@ -215,7 +216,7 @@ class ModelGuided(ModelSearch):
 
 def chances(weights: Array | None, generators: tuple[Generator, ...]) -> np.ndarray:
     """Probabilities of drawing each generator from their weights, equal ones where these are not given."""
-    weights = np.asarray(np.ones(len(generators)) if weights is None else weights, np.float32)
+    weights = weights_of(weights, generators)
     return weights / weights.sum()
 
 

@@ -14,8 +14,9 @@ from thalweg.leaves import as_leaves
 from thalweg.ledger import load_state, save_state
 from thalweg.potentials.pair import LennardJones
 from thalweg.relax.base import CONVERGED, FAILED
-from thalweg.search.base import Outcome, Search, State
+from thalweg.search.base import ModelSearch, Outcome, Search, State
 from thalweg.system import System, cluster
+from thalweg.testing.model_searches import ModelChecks
 from thalweg.testing.shared import check_traced, fail, require
 
 WALKERS = 4
@@ -25,12 +26,17 @@ def check_search(search: Search, system: System | None = None, walkers: int = WA
     """Check a search on a system (seven Lennard-Jones atoms by default), with made-up energies; nothing is relaxed.
 
     `ask` must not depend on who else is asked, `tell` of several rows must be the same as of one after the other, failed
-    outcomes must leave no trace but counters, and a state that was saved must go on as one that was not.
+    outcomes must leave no trace but counters, and a state that was saved must go on as one that was not. A `ModelSearch` is
+    asked and told as the host loop does it, see `thalweg.testing.model_searches`.
     """
     name = type(search).__name__
     require(isinstance(search, Search), f"{name} is not a thalweg Search; derive it from Search.")
-    require(search.traceable, f"{name} runs on the host; only searches with traceable ask and tell are checked here.")
     system = cluster([0] * 7, LennardJones()) if system is None else system
+    if isinstance(search, ModelSearch):
+        with jax.enable_x64(True):
+            ModelChecks(name, search, jax.tree.map(np.asarray, system), 2).run()
+        return
+    require(search.traceable, f"{name} runs on the host; derive it from ModelSearch.")
     walkers = int(getattr(search, "rungs", walkers))  # whole ladders
     with jax.enable_x64(True):
         _Checks(name, search, jax.tree.map(np.asarray, system), walkers).run()
