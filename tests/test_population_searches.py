@@ -377,9 +377,7 @@ def shipped(kind):
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] if k not in FAST else []) for k in SEARCHES])
 def test_search_passes_the_public_check(kind):
-    search = shipped(kind)
-    if search.traceable:
-        check_search(search, LJ7)
+    check_search(shipped(kind), LJ7)
 
 
 def test_a_ladder_of_one_move_passes_the_public_check():
