@@ -312,6 +312,18 @@ def test_every_proposal_is_postprocessed():
         np.testing.assert_allclose(x.min(0) + x.max(0), 1.0, atol=1e-6)
 
 
+def test_a_search_of_ones_own_takes_the_moves_that_suit_the_system(tmp_path, monkeypatch):
+    (tmp_path / "other.py").write_text(
+        "from thalweg.search.gofee import Member\nfrom thalweg.search.model_guided import ModelGuided\n\n\n"
+        "class Other(ModelGuided):\n    candidates: int = 3\n    share: float = 0.5\n\n"
+        "    def walkers(self, n): ...\n    def followed(self, *all): ...\n    def parents(self, *all): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    other, usual = (resolve({"system": {"formula": "LJ5"}, "search": {"kind": k}}).search for k in ("other:Other", "gofee"))
+    assert other.origins == usual.origins
+    assert (other.candidates, other.share, usual.candidates) == (3, 0.5, 16)
+
+
 def test_postprocessing_is_named_in_an_input(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from thalweg.search.postprocess import Postprocessor\n\n\n"

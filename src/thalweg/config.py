@@ -302,10 +302,10 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     }
     relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
     return {
-        "Gofee": learned,
-        "SurrogateHopping": learned,
+        "ModelGuided": learned,
         "LBFGS": {"max_step": float(relaxer.max_step)},
         "LearnedAnnealing": presets.learned_annealing(system, potential),
+        "Learn2Hop": {k: v for k, v in presets.learned_annealing(system, potential).items() if k in ("length", "energy")},
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "LearnedHopping": {**scale, "patience": search.patience, "starts": starts},
         "RandomSearch": {"starts": starts},

@@ -71,7 +71,7 @@ def fields(cls: type) -> dict[str, Field]:
 def fill(room: str, table: Mapping | str, where: str, defaults: Mapping[str, Mapping] | None = None) -> dict:
     """The table with every default, checked and converted; `where` names it in messages.
 
-    `defaults` are by class name and go before those of the class.
+    `defaults` are by class name, of the class or one that it derives from, and go before those of the class.
     """
     table = {"kind": table} if isinstance(table, str) else table
     if not isinstance(table, Mapping):
@@ -79,10 +79,17 @@ def fill(room: str, table: Mapping | str, where: str, defaults: Mapping[str, Map
     if not isinstance(table.get("kind"), str):
         raise InputError(f'{where} lacks its kind, such as kind = "{registry.names(room)[0]}"')
     cls = registry.find(room, table["kind"])
-    own = {**(defaults or {}).get(cls.__name__, {}), **table}
+    own = {**_suited(cls, defaults or {}), **table}
     full = {"kind": absolute(table["kind"])}
     full |= fill_fields(fields(cls), {k: v for k, v in own.items() if k != "kind"}, where, defaults)
     return full
+
+
+def _suited(cls: type, defaults: Mapping[str, Mapping]) -> dict:
+    """The defaults of a class by name, or else of the nearest one that it derives from, for the arguments it has."""
+    known = fields(cls)
+    found = next((defaults[c.__name__] for c in cls.__mro__ if c.__name__ in defaults), {})
+    return {k: v for k, v in found.items() if k in known}
 
 
 def fill_fields(known: Mapping[str, Field], table: Mapping, where: str, defaults=None) -> dict:
