@@ -25,7 +25,7 @@ from thalweg.system import System
 from thalweg.typing import Array, PyTree
 
 #: On a CPU so many pairs of atoms are stepped at a time: what a step holds of each of them then stays in the cache.
-PAIRS_AT_A_TIME = 30_000
+PAIRS_AT_A_TIME = 60_000
 #: Loss of what ended without a finite energy, in units of the group's own: bad, and never more than that.
 RUINED = 10.0
 

@@ -103,7 +103,8 @@ class Trainer:
 
     The random numbers of update k are those of the key of `seed` with k folded in, and a state holds everything else: a
     trainer that is given the `state` of another goes on as that one would have, to the last bit. The mean parameters are
-    validated on tasks that are never trained on, the same every time. Lanes are spread over `devices` (all there are).
+    validated on tasks that are never trained on, the same every time. Lanes are spread over `devices` (all there are). Trainers
+    that differ in nothing but seed and state may share what is `compiled`.
     """
 
     stages: Sequence[Stage]
@@ -111,7 +112,7 @@ class Trainer:
     seed: int = 0
     state: State | None = None
     devices: Sequence | None = None
-    _programs: dict = field(default_factory=dict, repr=False)
+    compiled: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         vector, self.unravel = ravel_pytree(jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), self.parameters))
@@ -158,7 +159,7 @@ class Trainer:
         stage, before = self.stages[k], self._now.compiling
         programs = self.programs(k)
         compiled = self._now.compiling - before
-        wall_compiled = self._programs[k][1] if compiled else 0.0
+        wall_compiled = self.compiled[k][1] if compiled else 0.0
         if self._now.update == 0:
             self._validate(stage, programs)
         number = np.uint32(sum(s.updates for s in self.stages[:k]) + self._now.update)
@@ -194,15 +195,17 @@ class Trainer:
         now = self._now
         tried = (now.last, now.average)
         table = self.compared(tried, 1, programs, stage.loss.typical(), VALIDATION)
+        finite = bool(np.isfinite(table).any())
+        table = tamed(table, np)
         # Groups count alike, however many tasks each has.
         by_group = np.stack([table[:, programs.groups == g].mean(1) for g in np.unique(programs.groups)])
-        losses = np.where(np.isfinite(by_group).all(0), by_group.mean(0), np.inf)
+        losses = by_group.mean(0)
         which = int(np.argmin(losses))
         row = {
             "stage": now.stage, "update": now.update, "loss": float(losses[which]), "averaged": bool(which),
             "groups": [float(v) for v in by_group[:, which]],
         }  # fmt: skip
-        improved = bool(losses[which] < now.best_loss)
+        improved = bool(losses[which] < now.best_loss) and finite
         if improved:
             now = replace(now, best=np.asarray(tried[which]), best_loss=float(losses[which]), best_update=now.update)
         self.state = replace(now, history=(*now.history, row))
@@ -227,13 +230,12 @@ class Trainer:
 
     def programs(self, k: int) -> Programs:
         """What stage `k` needs, compiled when first asked for."""
-        if k not in self._programs:
+        if k not in self.compiled:
             cpu, wall = time.process_time(), time.perf_counter()
-            self._programs.clear()  # of the stage before, which is not needed again
             made = self._compiled(self.stages[k])
-            self._programs[k] = (made, time.perf_counter() - wall)
+            self.compiled[k] = (made, time.perf_counter() - wall)
             self.state = replace(self._now, compiling=self._now.compiling + time.process_time() - cpu)
-        return self._programs[k][0]
+        return self.compiled[k][0]
 
     def _compiled(self, stage: Stage) -> Programs:
         loss, strategy, n_tasks = stage.loss, stage.strategy, stage.strategy.n_tasks
@@ -315,11 +317,11 @@ def train(
     return trainer.best, trainer.state
 
 
-def tamed(losses):
-    """Losses (n,) with the worst finite one in place of those that are not finite: bad, and no more than that."""
-    fine = jnp.isfinite(losses)
-    worst = jnp.where(fine.any(), jnp.where(fine, losses, -jnp.inf).max(), 0.0)
-    return jnp.where(fine, losses, worst)
+def tamed(losses, xp=jnp):
+    """Losses with the worst finite one in place of those that are not finite: bad, and no more than that."""
+    fine = xp.isfinite(losses)
+    worst = xp.where(fine.any(), xp.where(fine, losses, -xp.inf).max(), 0.0)
+    return xp.where(fine, losses, worst)
 
 
 def occurrence(task: np.ndarray) -> np.ndarray:
