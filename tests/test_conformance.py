@@ -27,6 +27,7 @@ from thalweg.relax.base import Relaxer
 from thalweg.relax.filters import Frechet, Plane, Positions, UnitCell
 from thalweg.relax.fire import FIRE
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.relax.learn2hop import Learn2Hop
 from thalweg.search.base import generate, structures_of
 from thalweg.search.gofee import Gofee
 from thalweg.search.surrogate_hopping import SurrogateHopping
@@ -160,7 +161,17 @@ def test_external_field_passes_without_invariance():
     check_potential(Oriented(), [0] * 6, invariant=False)
 
 
-RELAXERS = {"fire": FIRE(), "lbfgs": LBFGS(), "adam": Adam(), "gradient-descent": GradientDescent(learning_rate=2e-3)}
+def hopping() -> Learn2Hop:
+    """The published network with weights by hand: a component goes against the sign of its gradient."""
+    made = Learn2Hop(n_steps=12, then=FIRE())
+    sign, on, down = (np.zeros_like(w) for w in made.network.weights)
+    sign[0, 1] = on[0, 0] = 2
+    down[0, 0] = -1
+    return eqx.tree_at(lambda r: r.network.weights, made, (sign, on, down))
+
+
+MINIMISERS = {"fire": FIRE(), "lbfgs": LBFGS(), "adam": Adam(), "gradient-descent": GradientDescent(learning_rate=2e-3)}
+RELAXERS = {**MINIMISERS, "learn2hop": hopping()}
 
 
 @pytest.mark.parametrize("row", RELAXERS)
@@ -321,7 +332,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("row", FILTERS)
 def test_any_relaxer_with_any_filter(row):
-    check_filter(FILTERS[row], list(RELAXERS.values()))
+    check_filter(FILTERS[row], list(MINIMISERS.values()))
 
 
 class Unscaled(UnitCell):

@@ -313,6 +313,15 @@ def test_weights_files_come_back_and_others_are_refused(tmp_path):
         np.testing.assert_array_equal(a, np.float32(b))
     with pytest.raises(InputError, match="does not fit"):
         Learn2Hop(path, n_species=2)
+    save(path, Weights("Learn2Hop", FEATURES, named(parameters(relaxer)), species=(47,)))
+    Learn2Hop(path).check([47, 47, -1], (False,) * 3)
+    with pytest.raises(InputError, match="know no Au"):
+        Learn2Hop(path).check([79], (False,) * 3)
+    with pytest.raises(InputError, match="trained on free clusters"):
+        Learn2Hop(path).check([47], (True,) * 3)
+    with pytest.raises(InputError, match="n_species = 2"):
+        Learn2Hop().check([79, 47, 47], (False,) * 3)
+    Learn2Hop(path, transfer=True).check([79, 47], (True,) * 3)
     save(path, Weights("LearnedAnnealing", FEATURES, {}))
     with pytest.raises(InputError, match=r"not of .Learn2Hop"):
         Learn2Hop(path)

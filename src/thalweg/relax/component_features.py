@@ -70,7 +70,7 @@ def of_components(gradient, x, means, squares):
 
 def sines(step, dtype):
     """The sines of the step (*lanes) at each time: (times, *lanes)."""
-    return jnp.stack([jnp.sin(step.astype(dtype) / time) for time in TIMES])
+    return jnp.sin(step.astype(dtype) / jnp.asarray(TIMES, dtype).reshape(-1, *[1] * step.ndim))
 
 
 def ranks(numbers, n_species: int):
@@ -100,8 +100,6 @@ def radial(x, rank, n_species: int, space: Space | None, length):
     itself = jnp.eye(x.shape[0], dtype=bool).reshape(*r2.shape[:2], *[1] * (r2.ndim - 2))
     near = (r2 < CUTOFF * CUTOFF) & ~itself
     weight = jnp.where(near, 0.5 * jnp.cos(jnp.sqrt(jnp.where(near, r2, 0)) * (np.pi / CUTOFF)) + 0.5, 0)
-    rows = []
-    for k in range(n_species):
-        own = jnp.where(rank == k, weight, 0)  # (atoms, neighbours, *lanes): `rank` is the neighbour's
-        rows += [(own * jnp.exp(-eta * r2)).sum(1) for eta in ETAS]
-    return jnp.stack(rows)
+    decay = jnp.exp(-jnp.asarray(ETAS, x.dtype).reshape(-1, *[1] * r2.ndim) * r2)
+    own = [jnp.where(rank == k, weight, 0) for k in range(n_species)]  # `rank` is the neighbour's: (atoms, neighbours, *lanes)
+    return jnp.concatenate([(w * decay).sum(2) for w in own])

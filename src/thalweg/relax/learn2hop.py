@@ -13,7 +13,7 @@ from jax import lax
 
 from thalweg.errors import InputError, suggest
 from thalweg.networks.perceptron import Perceptron
-from thalweg.networks.weights import ZERO, filled, load
+from thalweg.networks.weights import ZERO, Trained, read
 from thalweg.relax import component_features as features_of
 from thalweg.relax.base import Relaxer
 from thalweg.relax.component_features import DECAYS, ETAS, FEATURES, GROUPS, OF_ATOMS, OF_COMPONENTS, OF_STRUCTURES
@@ -35,8 +35,9 @@ class Learn2Hop(Relaxer):
     all before `then` takes over. It treats x, y and z alike but is not equivariant under rotations.
 
     `weights` is a name that ships, a file of `thalweg train`, or "zero". `without` switches off groups of features (`GROUPS`,
-    the paper's Table 3): their inputs are zero, shapes stay. `n_species` is how many species the weights tell apart; inputs are
-    8 more for each one's neighbours. Lengths are in units of `length` (a bond), energies of `energy`.
+    the paper's Table 3): their inputs are zero, shapes stay. `n_species` is how many species the weights tell apart, by their
+    order among those of the structure; each has inputs of its own for its neighbours. Lengths are in units of `length` (a
+    bond), energies of `energy`. `transfer` uses weights on what they were not trained on.
 
     The paper ends in 1,000 gradient steps at 1e-3; here `then` is L-BFGS. It bounds nothing; here components of the gradient
     are cut at `max_force`, so that squares stay finite, and those of a step at `max_step`, both generous and in units of
@@ -55,6 +56,8 @@ class Learn2Hop(Relaxer):
     n_steps: int
     without: tuple[str, ...] = eqx.field(static=True)
     n_species: int = eqx.field(static=True)
+    transfer: bool = eqx.field(static=True)
+    trained: Trained = eqx.field(static=True)
     max_force: float
     max_step: float
     length: float
@@ -75,6 +78,7 @@ class Learn2Hop(Relaxer):
         length: float = 1.0,
         energy: float = 1.0,
         then: Relaxer = LBFGS(max_step=0.15),  # noqa: B008 (immutable)
+        transfer: bool = False,
     ):
         positive = {"n_steps": n_steps, "max_force": max_force, "max_step": max_step, "length": length, "energy": energy}
         for name, value in {**positive, "n_species": n_species}.items():
@@ -83,15 +87,26 @@ class Learn2Hop(Relaxer):
         for name in without:
             if name not in GROUPS:
                 raise InputError(f'without names "{name}", which is no group of features.{suggest(name, list(GROUPS))}')
-        self.weights, self.n_steps, self.without, self.n_species = weights, n_steps, tuple(without), n_species
+        self.weights, self.transfer, self.without, self.n_species = weights, transfer, tuple(without), n_species
+        self.n_steps = n_steps
         self.max_force, self.max_step, self.length, self.energy, self.then = max_force, max_step, length, energy, then
         self.numbers = self.space = None
         n_inputs = 2 * (len(FEATURES) + (n_species - 1) * len(ETAS))
         network = Perceptron.zero_output(np.random.default_rng(seed), (n_inputs, self.hidden, self.hidden, 2))
         untrained = {"network": network, "output": np.asarray(OUTPUT, np.float32)}
-        if weights != ZERO:
-            untrained = filled(untrained, load(weights, "Learn2Hop", FEATURES).arrays, weights)
-        self.network, self.output = untrained["network"], untrained["output"]
+        found, self.trained = read(untrained, weights, "Learn2Hop", FEATURES)
+        self.network, self.output = found["network"], found["output"]
+
+    def check(self, numbers, pbc) -> None:
+        if self.transfer:
+            return
+        self.trained.check(self.weights, numbers, pbc)
+        found = len({int(z) for z in np.asarray(numbers).ravel() if z >= 0})
+        if found > self.n_species:
+            raise InputError(
+                f"this learn2hop relaxer tells {self.n_species} species apart and the system has {found}; "
+                f"set n_species = {found} in [relaxer], with weights of that many"
+            )
 
     def bound(self, numbers, space):
         put = lambda tree: (tree.numbers, tree.space)
