@@ -29,9 +29,10 @@ class Displace(Generator):
 
 
 class Squeeze(Generator):
-    """Positions scaled by about `factor` towards the centroid plus noise: compress, then relax.
+    """Positions scaled towards the centroid plus noise: compress, then relax.
 
-    The two-phase idea of Locatelli and Schoen, Comput. Optim. Appl. 21, 55 (2002), doi:10.1023/A:1013596313166, without
+    The scale is uniform between `factor` and `factor` + `spread` (1 - `factor`): with `spread` 1 anything up to no squeeze
+    at all, which also serves large clusters; with 0 always `factor`. The two-phase idea of Locatelli and Schoen, Comput. Optim. Appl. 21, 55 (2002), doi:10.1023/A:1013596313166, without
     a second potential: the relaxation from the compressed cluster is the second phase.
     """
 
@@ -39,12 +40,13 @@ class Squeeze(Generator):
     name: ClassVar[str] = "squeeze"
     factor: float = 0.6
     noise: float = 0.2
+    spread: float = 1.0
 
     def __call__(self, key, parents: Structure, system: System) -> Structure:
         refuse_cell(system, self.name, "local-squeeze")
         k1, k2 = jr.split(key)
         x = centred(parents.positions[0], system.mask)
-        scale = self.factor + (1 - self.factor) * jr.uniform(k1, (), x.dtype)
+        scale = self.factor + self.spread * (1 - self.factor) * jr.uniform(k1, (), x.dtype)
         return moved(parents[0], x * scale + in_ball(k2, x.shape[:1], x.dtype) * (self.noise * system.bond).astype(x.dtype))
 
 

@@ -33,15 +33,22 @@ class Perceptron(eqx.Module):
 
     def __call__(self, features: list):
         """Outputs, a list of arrays (atoms, *lanes), from features: arrays that broadcast to (atoms, *lanes)."""
-        lanes = max(jnp.ndim(f) for f in features) - 1
-        values = list(features)
+        shape = jnp.broadcast_shapes(*(jnp.shape(f) for f in features))
+        values = jnp.stack([jnp.broadcast_to(f, shape) for f in features])
         for k, (weights, biases) in enumerate(zip(self.weights, self.biases, strict=True)):
-            w, b = _spread(weights, 2, lanes), _spread(biases, 1, lanes)
-            # Sums over few inputs are written out: elementwise work over lanes, which the compiler fuses and vectorises.
-            values = [sum((w[o, i] * v for i, v in enumerate(values)), start=b[o]) for o in range(weights.shape[0])]
+            values = _product(weights, values) + _spread(biases, 1, len(shape) - 1)
             if k + 1 < len(self.weights):
-                values = [jnp.tanh(v) for v in values]
-        return values
+                values = jnp.tanh(values)
+        return list(values)
+
+
+def _product(weights, values):
+    """Sums over inputs (out, atoms, *lanes)."""
+    if weights.ndim == 2:
+        return jnp.tensordot(weights, values, 1)
+    # Weights of each lane: inputs one by one, elementwise over lanes, which the compiler fuses and vectorises.
+    spread = _spread(weights, 2, values.ndim - 2)
+    return sum((spread[:, i] * values[i] for i in range(1, len(values))), start=spread[:, 0] * values[0])
 
 
 def _spread(a, axes: int, lanes: int):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -152,7 +151,8 @@ class LearnedAnnealing(Relaxer):
         noise = normals(words, step, x.shape, x.dtype)
         v = jnp.where(step == 0, jnp.sqrt(kt) * noise, state["v"])
         averaged = DECAY * state["averaged"] + (1 - DECAY) * clipped(force, 10 * self.energy / self.length)
-        pushed, shaken = self.corrected(x, force, v, averaged, through, noise)
+        # The barrier keeps the compiler from merging the correction with the dynamics: roundings are those of the base method.
+        pushed, shaken = lax.optimization_barrier(self.corrected(x, force, v, averaged, through, noise))
         move, v = langevin(v, pushed, kt, shaken, dt, friction, self.max_step * self.length)
         return move, {"v": v, "averaged": averaged, "words": words}
 
@@ -255,5 +255,5 @@ def clipped(a, longest):
 
 
 def cosine(a, b, length_a, length_b):
-    """Cosine of the angle between vectors, 0 where one has no length."""
-    return (a * b).sum(1) / jnp.maximum(length_a * length_b, jax.numpy.finfo(a.dtype).tiny ** 0.5)
+    """Cosine of the angle between vectors, 0 where one is hardly there (in reduced units)."""
+    return (a * b).sum(1) / jnp.maximum(length_a * length_b, 1e-6)
