@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NoReturn
 
 import jax
@@ -21,16 +23,23 @@ def compact_cluster(bond_lengths, seed: int = 0, noise: float = 0.06) -> np.ndar
     return (sites[nearest] * 1.04 + noise * rng.uniform(-1, 1, (len(bonds), 3))) * bonds.mean()
 
 
-def check_traced(name: str, module, function: Callable) -> None:
-    """Numbers of a module must be traceable, as the drivers hand them over: then changing one never compiles again."""
+@contextlib.contextmanager
+def numbers_traced(name: str) -> Iterator[None]:
+    """What is compiled herein takes the numbers of a module as the drivers hand them over; then changing one never compiles."""
     try:
-        jax.eval_shape(function, as_leaves(module, np.float32))
+        yield
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         reason = str(error).splitlines()[0]
         fail(
             f"a number among the fields of {name} is used where JAX needs a constant; trace it, or mark a size with "
             f"eqx.field(static=True) ({reason})"
         )
+
+
+def check_traced(name: str, module, function: Callable) -> None:
+    """Numbers of a module must be traceable, in `function` of the module."""
+    with numbers_traced(name):
+        jax.eval_shape(function, as_leaves(module, np.float32))
 
 
 def require(condition, sentence: str) -> None:
