@@ -7,15 +7,19 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime, minimize
+from scipy.spatial.distance import pdist
 
+from thalweg.finish import finish
 from thalweg.host import HostSession
 from thalweg.objective.base import Evaluated, Objective, Task, WorkerLost, Workers
+from thalweg.objective.evaluate import Evaluate
 from thalweg.potentials.pair import LennardJones
 from thalweg.presets import cluster_search
-from thalweg.relax.base import CONVERGED, FAILED
+from thalweg.relax.base import CONVERGED, FAILED, STEP_LIMIT
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.lbfgs import LBFGS
-from thalweg.settings import Settings, Stop
+from thalweg.settings import Hosting, Settings, Stop
 from thalweg.store import Store
 from thalweg.system import cluster
 
@@ -86,7 +90,8 @@ def drive(host, store, evaluations, visits=None):
 
 def course(store):
     """Everything that a run keeps, besides how long it took."""
-    entries = [dataclasses.replace(e, seconds=0.0, elapsed=0.0) for e in store.evaluations() if e.batch is not None]
+    told = [e for e in store.evaluations() if e.batch is not None and e.number >= 0]
+    entries = [dataclasses.replace(e, seconds=0.0, elapsed=0.0) for e in told]
     minima = [dataclasses.replace(m, seconds=0.0) for m in store.minima()]
     return entries, minima
 
@@ -136,6 +141,87 @@ def test_results_in_any_order_give_the_same_search(tmp_path):
             courses.append(course(store))
     for a, b in zip(*courses, strict=True):
         same(a, b)
+
+
+class Hasty(Relaxing):
+    """A few steps of each relaxation, as GOFEE takes them."""
+
+    relaxation = Relaxation(POTENTIAL, LBFGS(max_step=0.15), 1e-3, 5)
+
+    def __call__(self, task: Task) -> Evaluated:
+        return dataclasses.replace(super().__call__(task), status=STEP_LIMIT)
+
+
+def finished(store, evaluations=150):
+    """A hasty run, or what is left of it, and its end."""
+    host = session(Later(Hasty()))
+    host.restore(store)
+    drive(host, store, evaluations)
+    return host, finish(host, Hasty.relaxation, Hosting(), "met a limit", store)
+
+
+def lj7(x):
+    d = pdist(x.reshape(-1, 3))
+    return 4 * (d**-12 - d**-6).sum()
+
+
+def test_the_lowest_structure_is_relaxed_when_a_run_ends(tmp_path):
+    with Store.create(tmp_path, {"name": "LJ7"}) as store:
+        host, record = finished(store)
+        start, end = host.ledger.archive.best, store.best()
+        assert end.energy == record.energy < start.energy - 1e-3
+        assert end.id == start.id
+        np.testing.assert_allclose(end.energy, minimize(lj7, start.positions.ravel(), tol=1e-7).fun, atol=1e-5)
+        assert np.abs(approx_fprime(end.positions.ravel(), lj7)).max() < 2e-3
+        (final,) = [e for e in store.evaluations() if e.number < 0]
+        assert (final.number, final.origin, final.energy) == (-1, "final", end.energy)
+        assert store.meta["final"]["evaluations"] == final.evaluations > 5
+        assert host.ledger.evaluations == sum(e.evaluations for e in course(store)[0])
+        # A run that is resumed and has nothing left to do has this already.
+        again, record = finished(store)
+        assert len(again.finals) == 1
+        assert record.energy == end.energy == store.best().energy
+
+
+def test_the_search_goes_on_as_if_its_end_had_not_been_relaxed(tmp_path):
+    with Store.create(tmp_path / "whole", {"name": "LJ7"}) as store:
+        drive(session(Later(Hasty())), store, 300)
+        whole = course(store)
+    with Store.create(tmp_path / "longer", {"name": "LJ7"}) as store:
+        finished(store)
+    with Store.open(tmp_path / "longer", write=True) as store:
+        host = session(Later(Hasty()))
+        host.restore(store)
+        drive(host, store, 300)
+        for a, b in zip(whole, course(store), strict=True):
+            same(a, b)
+        record = finish(host, Hasty.relaxation, Hosting(), "met a limit", store)
+        assert store.best().energy == record.energy < whole[1][0].energy
+        assert store.meta["final"]["evaluations"] == sum(e.evaluations for e in host.finals)
+
+
+def test_a_run_stopped_as_it_relaxes_its_lowest_structure_ends_the_same(tmp_path, monkeypatch):
+    with Store.create(tmp_path / "whole", {"name": "LJ7"}) as store:
+        finished(store)
+        whole, ends = course(store), [e for e in store.evaluations() if e.number < 0]
+
+    def pressed(self, task):
+        raise KeyboardInterrupt
+
+    with Store.create(tmp_path / "cut", {"name": "LJ7"}) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(Evaluate, "__call__", pressed)
+            with pytest.raises(KeyboardInterrupt):
+                finished(store)
+        assert store.meta["finishing"]
+        assert all(e.number >= 0 for e in store.evaluations())
+    with Store.open(tmp_path / "cut", write=True) as store:
+        finished(store)
+        assert not store.meta["finishing"]
+        for a, b in zip(whole, course(store), strict=True):
+            same(a, b)
+        plain = lambda entries: [dataclasses.replace(e, seconds=0.0, elapsed=0.0) for e in entries]
+        same(plain(ends), plain(e for e in store.evaluations() if e.number < 0))
 
 
 class Failing(Objective):

@@ -15,12 +15,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from thalweg import journal, prng
+from thalweg import prng
 from thalweg.journal import Entry
 from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
 from thalweg.objective.base import Evaluated, Task, Workers
-from thalweg.outcomes import GROUPS, arrays, filled, finished, outcome_of, padded, parts, put, structure_of
+from thalweg.outcomes import GROUPS, arrays, evaluated, filled, finished, outcome_of, padded, parts, put, structure_of
 from thalweg.relax.base import FAILED
 from thalweg.search.base import Outcome, Search, State
 from thalweg.settings import Progress, Settings, Stop
@@ -71,6 +71,10 @@ class HostSession:
         self._next = self._batches = 0
         self._elapsed = self._cpu = 0.0
         self._checkpointed = -np.inf
+        #: The entry of the lowest energy that was told, and what was relaxed from such after the end (`thalweg.finish`).
+        self.lowest: Entry | None = None
+        self.finals: list[Entry] = []
+        self._stale: list[int] = []  # minima in the store that only those know of
         self._wall0, self._cpu0 = time.perf_counter(), time.process_time()
         self.last_error: str | None = None
 
@@ -133,13 +137,13 @@ class HostSession:
         due = time.perf_counter() - self._checkpointed > BETWEEN_CHECKPOINTS
         store.commit(
             minima=archive.dirty,
-            dropped=archive.dropped,
+            dropped=[*archive.dropped, *self._stale],
             progress=self.ledger.row(self.progress()),
             moves=self.moves() if due else (),
             checkpoint=self.checkpoint() if due else None,
             evaluations=self._dirty,
         )
-        self._dirty = []
+        self._dirty, self._stale = [], []
         archive.clean()
         if due:
             self._checkpointed = time.perf_counter()
@@ -150,7 +154,9 @@ class HostSession:
 
     def restore(self, store: Store) -> None:
         """Go on from the store: its last checkpoint, then everything told since, then what was in flight."""
-        entries = store.evaluations()
+        every = store.evaluations()
+        self.finals = sorted((e for e in every if e.number < 0), key=lambda e: -e.number)
+        entries = [e for e in every if e.number >= 0]
         if not entries:
             return
         data = store.checkpoint()
@@ -166,7 +172,11 @@ class HostSession:
             # Counts and minima from the first, which costs little; the search from its checkpoint.
             self._enter(told[batch], search=batch >= self._batches)
         self._batches = len(told)
-        self.ledger.archive.clean()
+        archive = self.ledger.archive
+        if self.finals:  # then the store's minima are not those of the search
+            self._stale = [m.id for m in store.minima() if m.id not in archive]
+        else:
+            archive.clean()
         self._entries = {e.number: e for e in entries if e.batch is None}
         last = (store.progress() or [{}])[-1]
         self._elapsed, self._cpu = last.get("elapsed") or self._elapsed, last.get("cpu_seconds") or self._cpu
@@ -248,15 +258,7 @@ class HostSession:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             text = f"its worker was lost {TRIES} times: {said}"
             found = Evaluated(number, structure_of(entry, self.system), np.inf, FAILED, text, 1)
-        entry = replace(
-            entry,
-            status=int(found.status),
-            energy=float(found.energy),
-            error=found.error,
-            evaluations=int(found.evaluations),
-            seconds=float(found.seconds),
-            points=journal.packed(found.positions, found.cells, found.energies, found.forces) if len(found.energies) else None,
-        )
+        entry = evaluated(entry, found)
         self._entries[number] = entry
         self._dirty.append(entry)
 
@@ -299,6 +301,9 @@ class HostSession:
         for entry in entries:
             if entry.error is not None:
                 self.last_error = entry.error
+            lowest = np.inf if self.lowest is None or self.lowest.energy is None else self.lowest.energy
+            if entry.points is not None and entry.energy is not None and entry.energy < lowest:
+                self.lowest = entry
         outcome = outcome_of(entries, self._origins, self.system, points=not self.search.traceable)
         # Walkers with one index share their runs: a population is one.
         who = np.asarray(self.state.walkers.index)[[e.walker for e in entries]]

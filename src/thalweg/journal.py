@@ -16,6 +16,8 @@ _COLUMNS = (
     "number", "walker", "run", "origin", "lowest", "positions", "cell", "velocities",
     "status", "energy", "error", "evaluations", "seconds", "points", "batch", "elapsed",
 )  # fmt: skip
+#: Origin of the relaxation that ends a run (`thalweg.finish`); its number is below 0, as the search does not know of it.
+FINAL = "final"
 QUERY = f"SELECT {', '.join(_COLUMNS)} FROM evaluations ORDER BY number"
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from thalweg.journal import Entry
+from thalweg.journal import Entry, packed
+from thalweg.objective.base import Evaluated
 from thalweg.search.base import Outcome, Points
 from thalweg.search.fused import Finished
 from thalweg.structure import Structure
@@ -21,6 +23,19 @@ GROUPS = (1, 8, 64, 512)
 def structure_of(entry: Entry, system: System) -> Structure:
     """What an entry asks for."""
     return Structure.create(entry.positions, system.numbers, entry.cell, system.fixed, system.pbc)
+
+
+def evaluated(entry: Entry, found: Evaluated) -> Entry:
+    """The entry with what became of it."""
+    return replace(
+        entry,
+        status=int(found.status),
+        energy=float(found.energy),
+        error=found.error,
+        evaluations=int(found.evaluations),
+        seconds=float(found.seconds),
+        points=packed(found.positions, found.cells, found.energies, found.forces) if len(found.energies) else None,
+    )
 
 
 def outcome_of(entries: list[Entry], origins: tuple[str, ...], system: System, points: bool) -> Outcome:

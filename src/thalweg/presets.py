@@ -222,4 +222,4 @@ def hosted_settings(search: Search, hosting: Hosting) -> dict:
     Taken in as they were asked for, results wait for the slowest of them: then twice as many as workers.
     """
     walkers = hosting.count if hosting.order == "arrival" or hosting.count == 1 else 2 * hosting.count
-    return {"walkers": walkers, **getattr(search, "hosted", {})}
+    return {"walkers": walkers, "finish": True, **getattr(search, "hosted", {})}

@@ -26,6 +26,11 @@ _SEEDED = "Runs that start from the given structure are counted as independent, 
 def report_data(store: Store) -> ReportData:
     """Everything that the report page shows of a run."""
     meta, rows = store.meta, _traced(store.progress())
+    final = meta.get("final")
+    if final and rows:  # what came after the end of the search, which its progress does not know of
+        lowest = store.best()
+        rows.append({**rows[-1], "evaluations": rows[-1]["evaluations"] + final["evaluations"], "trace": None})
+        rows[-1]["best"] = lowest.energy if lowest else rows[-1]["best"]
     tables = tomllib.loads(meta.get("input", ""))
     last = rows[-1] if rows else {}
     column = lambda name: np.array([np.nan if row.get(name) is None else row[name] for row in rows], float)

@@ -12,6 +12,7 @@ import numpy as np
 
 from thalweg import prng
 from thalweg.errors import PotentialError
+from thalweg.finish import finish
 from thalweg.host import HostSession
 from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
@@ -24,7 +25,7 @@ from thalweg.relax.lbfgs import LBFGS
 from thalweg.search import fused, tempering
 from thalweg.search.base import Search
 from thalweg.settings import Hosting, Progress, Settings, Stop
-from thalweg.store import Store
+from thalweg.store import Record, Store
 from thalweg.system import System
 
 #: Finished relaxations the device may log before it hands back (blocks of a few each).
@@ -35,12 +36,17 @@ BUCKETS = (8, 16, 24, 32, 40, 56, 80, 104, 128, 152)
 
 @dataclass
 class Result:
-    """What a search found: the ledger with its archive of minima, the last snapshot, and why it ended."""
+    """What a search found: the ledger with its archive of minima, the last snapshot, and why it ended.
+
+    `final` is the lowest structure where it was relaxed once more after the end (`Settings.finish`): the ledger does not
+    know of it, the snapshot does.
+    """
 
     ledger: Ledger
     progress: Progress
     reason: str
     moves: list[dict] = field(default_factory=list)
+    final: Record | None = None
 
     @property
     def energy(self) -> float:
@@ -50,7 +56,7 @@ class Result:
     @property
     def best(self):
         """The lowest minimum as a store `Record`, or None."""
-        return self.ledger.archive.best
+        return self.final or self.ledger.archive.best
 
 
 def bucket(n_atoms: int) -> int:
@@ -214,7 +220,12 @@ def run(
             if hopeless:
                 raise PotentialError(hopeless)
             reason = stop.reason(now) or ("interrupted" if interrupted() else None)
-        return Result(session.ledger, now, reason, session.moves())
+        final = None
+        if settings.finish and isinstance(session, HostSession) and reason != "interrupted" and not interrupted():
+            final = finish(session, _hop(relaxation, system, settings), hosting or Hosting(), reason, store)
+            now = replace(now, evaluations=now.evaluations + sum(e.evaluations for e in session.finals))
+            now = now if final is None else replace(now, best=final.energy)
+        return Result(session.ledger, now, reason, session.moves(), final)
     finally:
         session.close()
 
@@ -233,11 +244,15 @@ def open_session(
     if not needs_host(search, relaxation.potential):
         return Session(search, relaxation, system, settings, scale)
     hosting = hosting or Hosting()
-    bond = float(np.mean(system.bond_lengths))
-    relaxation = replace(relaxation, fmax=settings.fmax * scale / bond, max_steps=settings.max_steps)
-    objective = Evaluate(relaxation, soften=getattr(search, "soften", 0))
+    objective = Evaluate(_hop(relaxation, system, settings), soften=getattr(search, "soften", 0))
     workers = lambda: open_workers(hosting.executor, hosting.count, objective, hosting.timeout)
     return HostSession(search, system, settings, scale, workers, hosting.order)
+
+
+def _hop(relaxation: Relaxation, system: System, settings: Settings) -> Relaxation:
+    """The relaxation of one proposal around workers."""
+    bond = float(np.mean(system.bond_lengths))
+    return replace(relaxation, fmax=settings.fmax * energy_scale(relaxation, system) / bond, max_steps=settings.max_steps)
 
 
 def energy_scale(relaxation: Relaxation, system: System) -> float:

@@ -17,6 +17,7 @@ class Settings:
     fmax: float = 0.05  # at which a hop's relaxation ends, in energy scales per bond length
     max_steps: int = 500  # evaluations per relaxation
     keep: int = 100  # how many of the lowest distinct minima are kept
+    finish: bool = False  # whether the lowest structure is relaxed to fmax when a search of expensive energies ends
 
     def __post_init__(self):
         if self.precision not in ("float32", "float64"):

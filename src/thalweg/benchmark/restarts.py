@@ -198,7 +198,7 @@ def restart(text: str, seed: int, folder: Path, tolerance: float) -> Row:
     own = folder / f"{seed:04d}"
     target = resolved.tables["stop"]["target"]
     stop = replace(resolved.stop, target=None if target is None else target + tolerance)
-    settings = replace(resolved.settings, seed=seed)
+    settings = replace(resolved.settings, seed=seed, finish=False)  # a comparison counts what the search spends
     begun = own.joinpath(DATABASE).exists() and _began(own)
     meta = {"name": resolved.name, "n_atoms": len(resolved.system.numbers), "units": resolved.units, "input": text}
     with Store.open(own, write=True) if begun else Store.create(own, meta) as store:

@@ -38,6 +38,7 @@ _COMMENTS = {
     "run.fmax": "at which a hop's relaxation ends, in energy scales per bond length",
     "run.max_steps": "evaluations per relaxation at most",
     "run.keep": "how many of the lowest distinct minima are kept",
+    "run.finish": "relax the lowest structure to fmax when a search of expensive energies ends",
     "stop": 'Whichever comes first ends the search; "none" lifts a limit.',
     "stop.time": "seconds of this session",
     "stop.cpu": "CPU seconds of this session",

@@ -51,10 +51,13 @@ def summary(store: Store) -> str:
     if last:
         cost = (
             f"{seconds(last['elapsed'])}, {plural(int(last['relaxations']), 'relaxation')}, "
-            f"{plural(int(last['evaluations']), 'evaluation')}"
+            f"{plural(int(last['evaluations']) + (meta.get('final') or {}).get('evaluations', 0), 'evaluation')}"
         )
         reason = f"; ended because it {meta['reason']}" if meta.get("reason") else ""
         lines.append(paragraph("cost", cost + reason.replace("it interrupted", "it was interrupted")))
+    final = meta.get("final")
+    if final:
+        lines.append(paragraph("relaxed", finished(final, unit)))
     failures = store.failures()
     if failures:
         often, count = failures[0][0], sum(n for _, n in failures)
@@ -62,6 +65,14 @@ def summary(store: Store) -> str:
     files = [f for f in FILES if (store.folder / f).exists()]
     lines.append(paragraph("files", f"{store.folder}: {', '.join(files)}"))
     return "\n".join(lines)
+
+
+def finished(final: dict, unit: str) -> str:
+    """What the relaxation of the lowest structure after the end took and gave (`thalweg.finish`)."""
+    cost = f"the lowest structure: {plural(final['last'], 'evaluation')} more"
+    if final["error"] is not None:
+        return f"{cost}, and failed: {final['error']}"
+    return f"{cost}, {energy(final['energy'])} {unit}" + ("" if final["converged"] else ", not yet at fmax")
 
 
 def cell_in_words(cell: np.ndarray, length: str) -> str:
