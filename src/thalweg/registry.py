@@ -56,6 +56,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "strained": "thalweg.generators.strained:Strained",
         "permutation": "thalweg.generators.placed:Permute",
         "displace": "thalweg.generators.mutation:Displace",
+        "learned-kick": "thalweg.generators.learned_kick:LearnedKick",
         "squeeze": "thalweg.generators.mutation:Squeeze",
         "twist": "thalweg.generators.mutation:Twist",
         "relocate": "thalweg.generators.mutation:Relocate",
@@ -83,6 +84,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "search": {
         "basin-hopping": "thalweg.search.basin_hopping:BasinHopping",
+        "learned-hopping": "thalweg.search.learned_hopping:LearnedHopping",
         "gofee": "thalweg.search.gofee:Gofee",
         "surrogate-hopping": "thalweg.search.surrogate_hopping:SurrogateHopping",
         "evolutionary": "thalweg.search.evolutionary:Evolutionary",

@@ -140,13 +140,20 @@ def walker_keys(key, index, count):
 
 
 def generate(
-    generators: tuple[Generator, ...], origin, keys, parents: Structure, system: System, partners: Structure | None = None
+    generators: tuple[Generator, ...],
+    origin,
+    keys,
+    parents: Structure,
+    system: System,
+    partners: Structure | None = None,
+    own: Generator | None = None,
 ) -> Structure:
     """The structures proposed by generator `origin[k]` from parent k; template, region and fixed atoms are
     respected (`generators.base.held`).
 
-    Generators with two parents take `partners` as the second; only searches with a population have them. One walker after
-    the other, so that only the generator it drew runs; mapped over, all of them would.
+    Generators with two parents take `partners` as the second; only searches with a population have them. `own` is one more
+    generator, before the others, whose leaves have an axis of walkers in front: each walker's own. One walker after the
+    other, so that only the generator it drew runs; mapped over, all of them would.
     """
 
     def branch(generator: Generator):
@@ -164,8 +171,11 @@ def generate(
 
         return call
 
-    branches = [branch(g) for g in generators]
+    def one(row):
+        choice, key, parent, partner, mine = row
+        choices = generators if mine is None else (mine, *generators)
+        return lax.switch(choice, [branch(g) for g in choices], key, parent, partner)
+
     seconds = parents if partners is None else partners
-    rows = (origin, keys, parents, seconds)
-    positions, cells = lax.map(lambda args: lax.switch(args[0], branches, *args[1:]), rows)
+    positions, cells = lax.map(one, (origin, keys, parents, seconds, own))
     return Structure(positions, parents.numbers, cells, parents.fixed, parents.pbc)

@@ -90,21 +90,29 @@ class BasinHopping(Search):
         return self.explore * prior + (1 - self.explore) * learned / learned.sum()
 
     def ask(self, key, state: State, system: System) -> Proposals:
+        origin, keys = self.chosen(key, state)
+        parents = structures_of(system, state.walkers.positions, state.walkers.cell)
+        return Proposals(generate(self.moves + self.starts, origin, keys, parents, system), origin)
+
+    def chosen(self, key, state: State):
+        """For each walker, which of moves and starts makes its next proposal (walkers,), and with which key."""
         walkers: Walker = state.walkers
         keys = walker_keys(key, walkers.index, 2 * walkers.hops)
         k_choice, k_move = jax.vmap(lambda k: tuple(jr.split(k)))(keys)
         u = jax.vmap(lambda k: jr.uniform(k, (2,)))(k_choice)
         move = draw(u[:, 0], self.move_probabilities(state.shared))
         start = draw(u[:, 1], self.start_weights / self.start_weights.sum()) + len(self.moves)
-        origin = jnp.where(jnp.isinf(walkers.energy), start, move)
-        parents = structures_of(system, walkers.positions, walkers.cell)
-        return Proposals(generate(self.moves + self.starts, origin, k_move, parents, system), origin)
+        return jnp.where(jnp.isinf(walkers.energy), start, move), k_move
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
+        return self.told(key, state, outcome, self.temperature)
+
+    def told(self, key, state: State, outcome: Outcome, temperature) -> State:
+        """The state after outcomes, accepted at a `temperature` that walkers have in common or (walkers,)."""
         w: Walker = state.walkers
         u = jax.vmap(lambda k: jr.uniform(k, (), minval=1e-7))(walker_keys(key, w.index, 2 * w.hops + 1))
         good = outcome.good
-        scale = self.temperature * self.energy_scale
+        scale = temperature * self.energy_scale
         tolerance = 1e-4 * self.energy_scale
         accept = good & (outcome.energy < w.energy - scale * jnp.log(u))
         lowered = good & (outcome.energy < w.best - tolerance)
