@@ -24,6 +24,7 @@ from thalweg.report.cell import wrapped
 from thalweg.report.charts import spread
 from thalweg.report.format import compact, duration, log_ticks, number, percent, script_json, ticks
 from thalweg.report.molecule import bonds, colours, contact_radii, view
+from thalweg.report_run import named
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> \" ' & ${x} $title \x00 \ud800 ]]>"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -165,6 +166,29 @@ def test_script_json_cannot_leave_its_element():
     assert json.loads(text) == value
     with pytest.raises(ValueError, match="Out of range float"):
         script_json(float("nan"))
+
+
+def test_structures_that_were_not_relaxed_are_not_called_minima():
+    text = lambda relaxed: Page(render(example(relaxed=relaxed))).words
+    assert "Minimum 1 of 3" in text(True)
+    assert "Distinct minima kept" in text(True)
+    assert "Structure 1 of 3" in text(False)
+    assert "Distinct structures kept" in text(False)
+    assert re.search(r"[Mm]inima|Minimum \d", text(True))
+    assert not re.search(r"[Mm]inima|Minimum \d", text(False))
+
+
+@pytest.mark.parametrize(
+    ("potential", "name"),
+    [
+        ({"kind": "gupta", "cutoff": 8.0}, "gupta"),
+        ({"kind": "calculator", "calculator": "emt", "arguments": {}}, "emt"),
+        ({"kind": "calculator", "calculator": "tblite.ase:TBLite", "arguments": {"method": "GFN1-xTB"}},
+         "tblite.ase:TBLite method=GFN1-xTB"),
+    ],
+)  # fmt: skip
+def test_what_gave_the_energies(potential, name):
+    assert named(potential) == name
 
 
 def test_the_answer_in_plain_words():

@@ -128,7 +128,11 @@ class StatusLine:
 class Live:
     """Progress of a search on one line of a terminal; elsewhere a line when the best improves, at most one per `LOG_EVERY`."""
 
-    def __init__(self, name: str, unit: str, limit: float | None, quiet: bool = False, stream: TextIO | None = None):
+    def __init__(
+        self, name: str, unit: str, limit: float | None, quiet: bool = False, stream: TextIO | None = None,
+        kind: tuple[str, str] = ("minimum", "minima"),
+    ):  # fmt: skip
+        self.kind = kind
         self.name, self.unit, self.limit, self.quiet = name, unit, limit, quiet
         self._line = StatusLine(quiet, stream)
         self.stream, self.terminal = self._line.stream, self._line.terminal
@@ -160,7 +164,7 @@ class Live:
             rate = plural(now.evaluations, "evaluation")
         left = f"{seconds(max(self.limit - now.session, 0))} left" if self.limit is not None else seconds(now.session)
         best = f"best {energy(now.best)} {self.unit}" if now.best < float("inf") else "nothing found yet"
-        minima = plural(now.distinct, "minimum", "minima")
+        minima = plural(now.distinct, *self.kind)
         sure = f"lower one remains: {percent(now.lower_remains)}"
         return "  ".join((self.name, best, f"hit {times(now.hits)}", minima, rate, left, sure))
 

@@ -15,6 +15,8 @@ from thalweg.store import Store
 REPORT = "report.html"
 #: How many of the lowest minima go into a report.
 MINIMA = 100
+#: Steps of a relaxation from which on its end is called a minimum.
+STEPS = 20
 
 _ESTIMATOR = (
     "Bayes' rule on how many independent runs ended in the lowest minimum: the probability that a lower one exists and "
@@ -54,7 +56,7 @@ def report_data(store: Store) -> ReportData:
             (confidence.ASSUMPTIONS, *((_SEEDED,) if seeded(tables) else ())),
         ),
         reference=best_known(n_atoms, tables.get("potential", {})),
-        model=str(tables.get("potential", {}).get("kind", "")),
+        model=named(tables.get("potential", {})),
         energy_unit=meta.get("units", ["", ""])[0],
         length_unit=meta.get("units", ["", ""])[1],
         seed=int(tables.get("run", {}).get("seed", 0)),
@@ -65,6 +67,7 @@ def report_data(store: Store) -> ReportData:
         resolved_input=meta.get("input", ""),
         stop_reason=str(meta.get("reason", "")),
         versions=meta.get("versions", {}),
+        relaxed=relaxed(tables),
         n_distinct=store.n_minima,
     )
 
@@ -80,6 +83,19 @@ def _traced(rows: list[dict]) -> list[dict]:
             traced.append({**fall, "elapsed": row["elapsed"]})
         traced.append(row)
     return traced
+
+
+def named(potential: dict) -> str:
+    """What gave the energies, in words: a potential's kind, a calculator with its arguments."""
+    if potential.get("kind") != "calculator":
+        return str(potential.get("kind", ""))
+    arguments = (f"{name}={value}" for name, value in potential.get("arguments", {}).items())
+    return " ".join([str(potential.get("calculator", "calculator")), *arguments])
+
+
+def relaxed(tables: dict) -> bool:
+    """Whether the structures of a run may be called minima: with few steps on each they are not."""
+    return int(tables.get("run", {}).get("max_steps", 500)) >= STEPS
 
 
 def seeded(tables: dict) -> bool:

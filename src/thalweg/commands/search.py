@@ -107,7 +107,8 @@ def _begin(tables: dict, options: Namespace) -> int:
 def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, resumed: bool, reason: str = "") -> int:
     """Run, show, and write what was found."""
     energy, _ = resolved.units
-    live = Live(resolved.name, energy, stop.time, options.quiet)
+    kind = ("minimum", "minima") if report_run.relaxed(resolved.tables) else ("structure", "structures")
+    live = Live(resolved.name, energy, stop.time, options.quiet, kind=kind)
     keeper = Keeper(store)
     live.waiting()
     try:

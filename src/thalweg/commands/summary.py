@@ -9,7 +9,7 @@ import numpy as np
 from thalweg import confidence
 from thalweg.display import bold, energy, loud, paragraph, percent, plural, seconds, times
 from thalweg.references import best_known, compare
-from thalweg.report_run import seeded
+from thalweg.report_run import relaxed, seeded
 from thalweg.store import Store
 
 #: Files of a run, in the order in which one wants them.
@@ -25,15 +25,16 @@ def summary(store: Store) -> str:
     last = (store.progress() or [{}])[-1]
     lines = []
     if best is None:
-        lines.append(bold(f"{name}  no minimum was found yet"))
+        lines.append(bold(f"{name}  nothing was found yet"))
     else:
         what = "enthalpy" if tables.get("filter", {}).get("scalar_pressure") else "energy"
         lines.append(bold(f"{name}  lowest {what} {energy(best.energy)} {unit}"))
         runs, hits = int(last.get("runs") or 0), int(last.get("run_hits") or 0)
         ended = f"; of {plural(runs, 'run')} that ended, {hits:,} ended in it" if runs else ""
+        kinds = ("distinct minimum", "distinct minima") if relaxed(tables) else ("distinct structure", "distinct structures")
         found = (
             f"{times(best.hits)}, by {plural(best.independent_hits, 'independent run')}{ended}; first by {best.origin} after "
-            f"{best.evaluations:,} evaluations; {plural(store.n_minima, 'distinct minimum', 'distinct minima')} kept"
+            f"{best.evaluations:,} evaluations; {plural(store.n_minima, *kinds)} kept"
         )
         lines.append(paragraph("found", found))
         remains = last.get("lower_remains")

@@ -11,6 +11,8 @@ import numpy as np
 from thalweg.report.data import Minimum, Progress, Reference
 from thalweg.report.format import compact, count, duration, esc, log_ticks, number, plural, ticks, times
 
+#: What a run keeps, one and many.
+KIND = ("minimum", "minima")
 WIDTH = 460  # of every chart, in its own units; text is 12 to 13 of them, legible on a phone at 0.8 of its size
 _MOST_STEPS = 150
 
@@ -127,7 +129,7 @@ def best_energy(progress: Progress, unit: str, reference: Reference | None, log:
     )
 
 
-def distinct_minima(progress: Progress) -> str:
+def distinct_minima(progress: Progress, many: str = "minima") -> str:
     """Distinct minima kept against relaxations: flattens when the landscape, or the room for the lowest, is exhausted."""
     x: list[float] = np.asarray(progress.relaxations, float).tolist()
     y: list[float] = np.asarray(progress.distinct, float).tolist()
@@ -145,13 +147,13 @@ def distinct_minima(progress: Progress) -> str:
         hover.append(
             f'<g class="step"><rect x="{from_x:.1f}" y="{top}" width="{max(to_x - from_x, 0.5):.1f}" height="{bottom - top}"/>'
             f'<circle cx="{ax.at(x[i])}" cy="{ay.at(y[i])}" r="4"/>'
-            f"{_tip(f'{count(y[i])} distinct minima after {count(x[i])} relaxations')}</g>"
+            f"{_tip(f'{count(y[i])} distinct {many} after {count(x[i])} relaxations')}</g>"
         )
     return _svg(
         bottom + 42,
-        "Distinct minima against relaxations",
-        f"{count(x[-1])} relaxations keep {count(y[-1])} distinct minima.",
-        _y_axis(ay, left, right, "Distinct minima", counts=True)
+        f"Distinct {many} against relaxations",
+        f"{count(x[-1])} relaxations keep {count(y[-1])} distinct {many}.",
+        _y_axis(ay, left, right, f"Distinct {many}", counts=True)
         + _x_axis(ax, bottom, top, "Relaxations")
         + f'<path class="curve" d="{path}"/>'
         + "".join(hover),
@@ -159,7 +161,7 @@ def distinct_minima(progress: Progress) -> str:
     )
 
 
-def ladder(minima: Sequence[Minimum], unit: str) -> str:
+def ladder(minima: Sequence[Minimum], unit: str, kind: tuple[str, str] = KIND) -> str:
     """Energy levels of the lowest minima above the lowest, labels pushed apart where levels are close."""
     energies = np.array([m.energy for m in minima], float)
     above = energies - energies[0]
@@ -176,7 +178,8 @@ def ladder(minima: Sequence[Minimum], unit: str) -> str:
         parts.append(f'<path class="grid" d="M62 {y}H185"/>')
         parts.append(f'<text class="tick" x="55" y="{y + 4}" text-anchor="end">{number(float(v), decimals)}</text>')
     for k, m in enumerate(minima):
-        said = f"Minimum {k + 1}: {number(m.energy)} {unit}, {number(above[k])} above the lowest, hit {times(m.hits)}"
+        name = f"{kind[0].capitalize()} {k + 1}"
+        said = f"{name}: {number(m.energy)} {unit}, {number(above[k])} above the lowest, hit {times(m.hits)}"
         label = number(m.energy) if k == 0 else f"+{number(above[k], 4)}"
         parts.append(
             f'<g class="level" data-show="{k}">{_tip(said)}<rect x="62" y="{spots[k] - gap / 2:.1f}" width="{WIDTH - 62}" '
@@ -188,20 +191,20 @@ def ladder(minima: Sequence[Minimum], unit: str) -> str:
         )
     return _svg(
         bottom + 10,
-        "Energy levels of the lowest minima",
+        f"Energy levels of the lowest {kind[1]}",
         f"{plural(len(minima), 'level')} within {number(above[-1])} {unit} of the lowest.",
         "".join(parts),
         "ladder",
     )
 
 
-def hits(minima: Sequence[Minimum]) -> str:
+def hits(minima: Sequence[Minimum], kind: tuple[str, str] = KIND) -> str:
     """Bars of how often each of the lowest minima was hit, independent runs in the stronger colour."""
     most = max([m.hits for m in minima] + [1])
     row, top, left, right = 22.0, 30.0, 34.0, WIDTH - 64.0
     bottom = top + row * len(minima)
     axis = Axis(0, most, left, right)
-    parts = ['<text class="label" x="2" y="14">Minimum</text>']
+    parts = [f'<text class="label" x="2" y="14">{kind[0].capitalize()}</text>']
     values = [v for v in ticks(0, most, 5)[0] if float(v).is_integer()]
     for v in values:
         x = axis.at(float(v))
@@ -209,7 +212,7 @@ def hits(minima: Sequence[Minimum]) -> str:
         parts.append(f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="middle">{compact(float(v))}</text>')
     for k, m in enumerate(minima):
         y, all_x, own_x = top + row * k, axis.at(m.hits), axis.at(min(m.independent_hits, m.hits))
-        said = f"Minimum {k + 1}: {plural(m.hits, 'hit')}, by {plural(m.independent_hits, 'independent run')}"
+        said = f"{kind[0].capitalize()} {k + 1}: {plural(m.hits, 'hit')}, by {plural(m.independent_hits, 'independent run')}"
         parts.append(
             f'<g class="hit">{_tip(said)}<rect class="row" x="0" y="{y}" width="{WIDTH}" height="{row}"/>'
             f'<text class="rank" x="{left - 8}" y="{y + 15}" text-anchor="end">{k + 1}</text>'
@@ -220,8 +223,8 @@ def hits(minima: Sequence[Minimum]) -> str:
     parts.append(f'<text class="label" x="{(left + right) / 2:g}" y="{bottom + 35}" text-anchor="middle">Hits</text>')
     return _svg(
         bottom + 42,
-        "Hits of the lowest minima",
-        f"The lowest minimum was hit {times(minima[0].hits)}, by {plural(minima[0].independent_hits, 'independent run')}.",
+        f"Hits of the lowest {kind[1]}",
+        f"The lowest {kind[0]} was hit {times(minima[0].hits)}, by {plural(minima[0].independent_hits, 'independent run')}.",
         "".join(parts),
         "hits",
     )

@@ -95,4 +95,10 @@ class ReportData:
     resolved_input: str = ""  # TOML
     stop_reason: str = ""  # one sentence
     versions: Mapping[str, str] = field(default_factory=dict)  # thalweg, jax, numpy, python, platform
+    relaxed: bool = True  # False where searches spend too few steps on structures to call them minima
     n_distinct: int | None = None  # distinct minima of the whole run, where `minima` holds only the lowest
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What the run keeps, one and many."""
+        return ("minimum", "minima") if self.relaxed else ("structure", "structures")

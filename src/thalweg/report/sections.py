@@ -108,7 +108,7 @@ def facts(data: ReportData) -> str:
     p = data.progress
     total = lambda a: count(float(a[-1])) if len(a) else "0"
     items = (
-        ("Distinct minima kept", count(n_distinct(data))),
+        (f"Distinct {data.kind[1]} kept", count(n_distinct(data))),
         ("Relaxations", total(p.relaxations)),
         ("Energy evaluations", total(p.evaluations)),
         ("Wall time", duration(data.wall_seconds)),
@@ -123,11 +123,11 @@ def n_distinct(data: ReportData) -> int:
     return max(data.n_distinct or 0, len(data.minima), int(seen[-1]) if len(seen) else 0)
 
 
-def caption(m: Minimum, rank: int, of: int, unit: str, length_unit: str) -> str:
+def caption(m: Minimum, rank: int, of: int, data: ReportData) -> str:
     """One line about a minimum, as plain text; the viewer's buttons carry it."""
-    cell = words(m, length_unit)
+    cell, unit = words(m, data.length_unit), data.energy_unit
     return (
-        f"Minimum {rank} of {count(of)}: {number(m.energy)} {unit}, hit {times(m.hits)} by "
+        f"{data.kind[0].capitalize()} {rank} of {count(of)}: {number(m.energy)} {unit}, hit {times(m.hits)} by "
         f"{plural(m.independent_hits, 'independent run')}, first by {m.found_by} after {count(m.evaluations)} evaluations"
         + (f"; {cell}" if cell else "")
     )
@@ -146,16 +146,16 @@ def structure(data: ReportData, minima: Sequence[Minimum]) -> str:
         for z in present
         if present != [0]  # a pure model system says nothing by it
     )
-    units, of = (data.energy_unit, data.length_unit), n_distinct(data)
-    first = caption(shown[0], 1, of, *units)
+    of, (one, many) = n_distinct(data), data.kind
+    first = caption(shown[0], 1, of, data)
     buttons = "".join(
         f'<button type="button" data-show="{k}" aria-pressed="{"true" if k == 0 else "false"}" '
-        f'data-caption="{esc(caption(m, k + 1, of, *units))}" '
-        f'aria-label="Show minimum {k + 1}">{k + 1}</button>'
+        f'data-caption="{esc(caption(m, k + 1, of, data))}" '
+        f'aria-label="Show {one} {k + 1}">{k + 1}</button>'
         for k, m in enumerate(shown)
     )
-    picture = still(shown[0], radii, f"Structure of the lowest minimum, {plural(len(numbers), 'atom')}")
-    title = f"Energy levels of the lowest {plural(len(shown), 'minimum', 'minima')}" if len(shown) > 1 else "Energy level"
+    picture = still(shown[0], radii, f"Structure of the lowest {one}, {plural(len(numbers), 'atom')}")
+    title = f"Energy levels of the lowest {plural(len(shown), one, many)}" if len(shown) > 1 else "Energy level"
     return section(
         "structure",
         "Structure",
@@ -163,12 +163,12 @@ def structure(data: ReportData, minima: Sequence[Minimum]) -> str:
 <canvas hidden tabindex="0" role="img"
 aria-label="Structure in three dimensions. Arrow keys turn it, plus and minus zoom."></canvas></div>
 <figcaption aria-live="polite">{esc(first)}</figcaption>
-<div class="controls needs-js" role="group" aria-label="Which minimum is shown">{buttons}</div>
+<div class="controls needs-js" role="group" aria-label="Which {one} is shown">{buttons}</div>
 {_view_controls(file_name(data.title), xyz_link(shown[0], 1))}
 {f'<ul class="legend">{legend}</ul>' if legend else ""}
 <p class="hint needs-js">Drag to turn. Click the picture, then scroll to zoom; on a touch screen, pinch.</p></figure>
-<div class="stack">{figure(title, charts.ladder(shown, data.energy_unit))}
-{figure("How often each was hit", charts.hits(shown) + _HIT_KEY)}</div></div>""",
+<div class="stack">{figure(title, charts.ladder(shown, data.energy_unit, data.kind))}
+{figure("How often each was hit", charts.hits(shown, data.kind) + _HIT_KEY)}</div></div>""",
     )
 
 
@@ -203,10 +203,10 @@ def progress(data: ReportData) -> str:
     )
     listed = fold("As a table", table(("Evaluations", "Wall time", f"Lowest energy ({esc(unit)})"), rows))
     curves = "".join(charts.best_energy(p, unit, data.reference, log) for log in (True, False))
-    second = charts.distinct_minima(p)
+    second = charts.distinct_minima(p, data.kind[1])
     figures = figure("How the lowest energy was reached", _SCALE_SWITCH + curves + listed)
     if second:
-        figures += figure("How many of the lowest minima are kept", second)
+        figures += figure(f"How many of the lowest {data.kind[1]} are kept", second)
     return section("progress", "Progress", f'<div class="columns">{figures}</div>')
 
 
@@ -232,9 +232,9 @@ def minima_table(data: ReportData, minima: Sequence[Minimum]) -> str:
     body = table(head, "".join(rows[:_ROWS_OPEN]), text_columns=(5,))
     more = rows[_ROWS_OPEN:]
     if more:
-        body += fold(plural(len(more), "more minimum", "more minima"), table(head, "".join(more), text_columns=(5,)))
+        body += fold(plural(len(more), *(f"more {kind}" for kind in data.kind)), table(head, "".join(more), text_columns=(5,)))
     link = f'<a class="button" download="{file_name(data.title)}-minima.csv" href="{csv_link(listed)}">Download CSV</a>'
-    return section("minima", "Minima", f'<div class="card">{body}<p class="after">{link}</p></div>')
+    return section("minima", data.kind[1].capitalize(), f'<div class="card">{body}<p class="after">{link}</p></div>')
 
 
 def csv_link(minima: Sequence[Minimum]) -> str:
