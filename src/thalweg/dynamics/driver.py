@@ -207,7 +207,11 @@ def _start(run: Run, batch: Structure, temperature, velocities, dtype) -> tuple[
     positions = _last(batch.positions).astype(dtype)
     pinned = (np.asarray(batch.fixed) & np.asarray(batch.mask)).any(-1)
     if velocities is None:
-        moving = np.asarray(_maxwell_boltzmann(setting, np.asarray(temperature, dtype), ~pinned))
+        moving = np.asarray(_maxwell_boltzmann(setting, np.asarray(temperature, dtype)))
+        # In NumPy: a compiler may draw float32 numbers twice, for the sum and for what it is taken from, and round them apart.
+        weights = np.asarray(setting.masses * setting.free)
+        drift = (weights * moving).sum(0) / np.where(weights.any(0), weights.sum(0), 1)
+        moving = (moving - np.asarray(setting.free) * ~pinned * drift).astype(dtype)
     else:
         velocities = np.asarray(velocities, np.float64)
         if velocities.shape not in (batch.positions.shape, batch.positions.shape[1:]):
@@ -227,11 +231,9 @@ def _start(run: Run, batch: Structure, temperature, velocities, dtype) -> tuple[
 
 
 @eqx.filter_jit
-def _maxwell_boltzmann(setting: Setting, temperature, loose):
-    """Velocities (atoms, 3, lanes) at a temperature, without total momentum in the lanes that are `loose`."""
-    velocities = jnp.sqrt(setting.boltzmann * temperature / setting.masses) * setting.noise(jnp.uint32(2**32 - 1))
-    weights = setting.masses * setting.free
-    return velocities - setting.free * loose * (weights * velocities).sum(0) / weights.sum(0)
+def _maxwell_boltzmann(setting: Setting, temperature):
+    """Velocities (atoms, 3, lanes) at a temperature; their total momentum is not zero yet."""
+    return jnp.sqrt(setting.boltzmann * temperature / setting.masses) * setting.noise(jnp.uint32(2**32 - 1))
 
 
 @eqx.filter_jit
