@@ -1,9 +1,15 @@
 """Array shapes in the signatures of the core are checked at run time in the tests (jaxtyping with beartype)."""
 
 import atexit
+import ctypes
+import gc
+import mmap
 import os
 import shutil
+import sys
 import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from beartype import BeartypeConf, beartype
@@ -21,22 +27,66 @@ install_import_hook([f"thalweg.{module}" for module in CHECKED], f"{__name__}.ty
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="thalweg-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.03")
 
-#: Files whose tests compute for longer than their programs take to compile, or compare with processes of their own.
-OPTIMISED = {
-    "test_monte_carlo", "test_dynamics", "test_baselines", "test_annealing", "test_crystal_starts", "test_kill", "test_run",
-}  # fmt: skip
+#: The programs of tests run once, so that compiling them must be cheap: few optimisations, and XLA's older generator of
+#: code, one part at a time. A fifth of the time that compiling takes by default.
+QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+
+
+#: They begin first, so that no worker is left with one of them at the end.
+LONGEST = [
+    "test_kill", "test_conformance", "test_cli", "test_neighbors", "test_monte_carlo", "test_periodic_potentials",
+    "test_population_searches", "test_periodic_generators", "test_dynamics", "test_filters", "test_docs",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_configure(config):
+    """Set before JAX is imported, by the environment: processes of xdist, and those that tests start, have the same programs.
+
+    Slow tests run what users run.
+    """
+    config.option.loadscopereorder = False  # xdist would begin with files of many tests
+    if "slow" in config.getoption("markexpr", "").replace("not slow", ""):
+        return
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = " ".join([given, *(f for f in QUICK if f.split("=")[0] not in given and known(f))])
+
+
+def known(flag: str) -> bool:
+    """Whether this jaxlib has the flag of XLA, which ends a process that is given one it does not know."""
+    name = flag.strip("-").split("=")[0].encode()
+    for library in Path(find_spec("jaxlib").origin).parent.glob("*jax_common*"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(name) >= 0:
+                return True
+    return False
+
+
+def pytest_collection_finish(session):
+    """Tracing makes many small objects: looking for garbage among them and all modules took a tenth of the suite's time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled_quickly(request):
-    """Programs of tests run once: elsewhere they are compiled with few optimisations, which saves a quarter of the time."""
-    import jax
+def memory():
+    """A compiled program takes a megabyte. Between files they are given back, where there are too many of them."""
+    yield
+    if sys.platform == "linux" and "jax" in sys.modules and resident() > 1.5e9:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if trim:
+            trim(0)
 
-    name = request.module.__name__.rpartition(".")[2]
-    quick = name not in OPTIMISED and "slow" not in request.config.getoption("markexpr", "").replace("not slow", "")
-    if jax.config.values["jax_disable_most_optimizations"] != quick:
-        # JAX does not compile again what it compiled under the other setting: its bits are not those of another process.
-        jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", quick)
+
+def resident() -> float:
+    """Bytes of memory that this process holds."""
+    return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

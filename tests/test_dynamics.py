@@ -149,7 +149,7 @@ def test_nose_hoover_is_ase_step_by_step(canonical):
 
 def test_nose_hoover_is_canonical(canonical):
     """Mean and variance of the kinetic energy; rescaled velocities would halve the variance, 3 N modes shift the mean by 3%."""
-    out = canonical[1](8000, every=40)
+    out = canonical[1](5000, every=25)
     kinetic = out.kinetic[40:, 1:] / (ase.units.kB * 200.0)
     modes = 3 * 32 - 3
     # Fifteen independent lanes: the spread of their means is the error.

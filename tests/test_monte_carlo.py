@@ -202,7 +202,7 @@ def test_grand_canonical_numbers_are_those_of_the_partition_function():
         Structure.create(EMPTY, cell=side * np.eye(3), pbc=PERIODIC),
         potential,
         GrandCanonical(kt, np.full(64, kt * np.log(mean / side**3)), moves=20, displacements=0.2),
-        2000,
+        1000,
         every=4,
     )
     numbers = np.asarray(out.count)[5:]
