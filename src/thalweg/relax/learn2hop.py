@@ -104,7 +104,7 @@ class Learn2Hop(Relaxer):
         found = len({int(z) for z in np.asarray(numbers).ravel() if z >= 0})
         if found > self.n_species:
             raise InputError(
-                f"this learn2hop relaxer tells {self.n_species} species apart and the system has {found}; "
+                f"this learn2hop relaxer is for {self.n_species} species and the system has {found}; "
                 f"set n_species = {found} in [relaxer], with weights of that many"
             )
 
