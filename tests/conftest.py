@@ -11,6 +11,9 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+# Before NumPy is imported. Small matrices gain nothing from threads, which spin as they wait: seconds a test on busy cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
