@@ -55,6 +55,7 @@ class HoppingLoss(MetaLoss):
     spaces: tuple[Space | None, ...]
     references: Array  # (systems,)
     fmax: tuple[float, ...]  # of each system, in the potential's units
+    haste: Array  # `HASTE`, or 0 where only energies are asked for
     shares: tuple[float, ...] = eqx.field(static=True)
     horizon: tuple[int, int] = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
@@ -80,6 +81,7 @@ class HoppingLoss(MetaLoss):
         self.shares = (1.0,) * len(systems) if shares is None else tuple(float(s) for s in shares)
         self.potential, self.search, self.relaxer = potential, search, relaxer
         self.horizon, self.max_steps = horizon, max_steps
+        self.haste = np.asarray(HASTE, np.float32)
         self.spaces = tuple(potential.space(s.cell, s.pbc) for s in systems)
         scales = [potential.energy_scale(np.asarray(s.numbers)) or 1.0 for s in systems]
         self.fmax = tuple(fmax * scale / float(np.mean(s.bond_lengths)) for s, scale in zip(systems, scales, strict=True))
@@ -96,6 +98,9 @@ class HoppingLoss(MetaLoss):
         low, high = np.log(self.horizon)
         return np.int32(round(float(np.exp(high if most else (low + high) / 2))))
 
+    def measuring(self):
+        return eqx.tree_at(lambda loss: loss.haste, self, np.zeros((), np.float32))
+
     def losses(self, key, parameters, task, n_tasks: int, plan):
         group = self.groups(n_tasks)
         lane_of = rounds(task, n_tasks)
@@ -106,7 +111,7 @@ class HoppingLoss(MetaLoss):
                 continue
             own = jax.tree.map(lambda a, lanes=lanes: jnp.moveaxis(jnp.asarray(a)[..., lanes], -2, 0), parameters)
             lowest, found = self.walked(jax.random.fold_in(key, g), own, g, plan)
-            late = HASTE * found / plan
+            late = self.haste * found / plan
             loss = lowest / jnp.abs(jnp.asarray(self.references, jnp.float32)[g]) + late
             losses = losses.at[lanes].set(jnp.where(jnp.isfinite(lowest), jnp.minimum(loss, RUINED), RUINED))
         return losses

@@ -69,7 +69,7 @@ def measured(trainer: Trainer, recipe: Recipe, untrained: np.ndarray) -> list[di
     fewest = min(np.bincount(programs.groups, minlength=len(members)))
     rounds = -(-count // max(1, int(fewest)))
     plan = stage.loss.typical(most=True)
-    losses = trainer.compared([trainer.state.best, untrained], rounds, programs, plan, MEASUREMENT)
+    losses = trainer.compared([trainer.state.best, untrained], rounds, programs, plan, MEASUREMENT, stage.loss.measuring())
     groups = np.tile(programs.groups, rounds)
     scale = [recipe.potential.energy_scale(np.asarray(t.system.numbers)) or 1.0 for t in members]
     return [row(t, losses[:, groups == g][:, :count] * t.unit, int(plan), TOLERANCE * scale[g]) for g, t in enumerate(members)]

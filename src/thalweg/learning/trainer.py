@@ -211,8 +211,13 @@ class Trainer:
         self.state = replace(now, history=(*now.history, row))
         return improved
 
-    def compared(self, vectors: Sequence, rounds: int, programs: Programs, plan, number: int) -> np.ndarray:
-        """Losses (vectors, rounds x tasks) of parameters on the same tasks, by the program that training uses."""
+    def compared(
+        self, vectors: Sequence, rounds: int, programs: Programs, plan, number: int, loss: MetaLoss | None = None
+    ) -> np.ndarray:
+        """Losses (vectors, rounds x tasks) of parameters on the same tasks, by the program that training uses.
+
+        `loss` may be one that differs from the stage's in nothing but the numbers in its arrays.
+        """
         turn = occurrence(programs.task)
         turns, plan = int(turn.max()) + 1, on_device(plan)
         out = []
@@ -222,7 +227,8 @@ class Trainer:
             for first in range(0, len(vectors), turns):
                 some = np.stack([np.asarray(v, np.float32) for v in vectors[first : first + turns]])
                 which = np.minimum(turn, len(some) - 1)
-                losses = np.asarray(programs.losses(key, programs.spread(some[which].T), plan))
+                candidates = programs.spread(some[which].T)
+                losses = np.asarray(programs.losses(key, candidates, plan, *([] if loss is None else [loss])))
                 for row in range(len(some)):
                     found[first + row, programs.task[turn == row]] = losses[turn == row]
             out.append(found)
@@ -291,8 +297,9 @@ class Trainer:
         data = lambda key: shared(jax.random.key_data(key))
         compiled = jax.jit(run).lower(arrays, data(key), spread(candidates), where, shared(plan)).compile()
 
-        def losses(key, candidates, plan):
-            found = compiled(arrays, data(key), candidates, where, shared(plan))
+        def losses(key, candidates, plan, other: MetaLoss = loss):
+            own = arrays if other is loss else shared(on_device(eqx.partition(other, eqx.is_array)[0]))
+            found = compiled(own, data(key), candidates, where, shared(plan))
             return found if count == 1 else jnp.asarray(np.asarray(found)[:n])
 
         return losses, spread
