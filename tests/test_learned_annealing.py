@@ -12,6 +12,8 @@ from scipy.spatial.transform import Rotation
 from thalweg import LBFGS, InputError, LennardJones, Relaxation, StillingerWeber, Structure
 from thalweg.networks import weights as files
 from thalweg.networks.weights import Weights, named, parameters, with_parameters
+from thalweg.objective.stepping import Stepper
+from thalweg.potentials.black_box import SinglePoint
 from thalweg.relax.annealing import Annealing
 from thalweg.relax.driver import relax
 from thalweg.relax.learned_annealing import FEATURES, NEAR, LearnedAnnealing
@@ -137,7 +139,7 @@ def test_neighbours_are_those_of_a_literal_sum(cell):
 def test_evaluations_are_counted_with_those_of_the_descent():
     potential = LennardJones(sigma=2 ** (-1 / 6))
     out = relax(starts(6, 8), Relaxation(potential, LearnedAnnealing(n_steps=50, then=DOWN), 1e-6, 400))
-    assert (out.steps > 50).all() and (out.steps < 400).all()
+    assert ((out.steps > 50) & (out.steps < 400)).all()
     # Six atoms have two minima (J. P. K. Doye and D. J. Wales): the octahedron and the bicapped tetrahedron.
     known = np.array([-12.712062, -12.302928])
     assert np.abs(out.energy[:, None] - known).min(1).max() < 1e-4
@@ -149,7 +151,31 @@ def test_a_start_without_a_finite_energy_fails_and_harms_no_other():
     x = np.array(batch.positions)
     x[1, 0] = np.nan
     out = relax(Structure.create(x, batch.numbers), Relaxation(potential, trained(n_steps=30), 1e-3, 200))
-    assert out.status[1] == 3 and np.isfinite(np.delete(out.energy, 1)).all()
+    assert out.status[1] == 3
+    assert np.isfinite(np.delete(out.energy, 1)).all()
+
+
+def test_around_a_calculator_it_takes_the_same_steps():
+    """By reverse communication, and as an optimiser of ASE: the same numbers of atoms, cell and forces reach it."""
+    ase = pytest.importorskip("ase")
+    from ase.calculators.lj import LennardJones as Calculator
+
+    from thalweg.relax.ase import ThalwegOptimizer
+
+    relaxer = trained(n_steps=30, length=1.12)
+    x = np.array(ball(7, lanes=(1,))[..., 0])
+    for cell in (None, np.eye(3) * 4.0):
+        periodic = cell is not None
+        atoms = ase.Atoms(numbers=[18] * 7, positions=x, cell=cell, pbc=periodic, calculator=Calculator(rc=1.9))
+        structure = Structure.create(x, atoms.numbers, cell, None, (periodic,) * 3)
+        stepper = Stepper(Relaxation(LennardJones(), relaxer), structure)
+        optimizer = ThalwegOptimizer(atoms, relaxer, logfile=None)
+        for _ in range(5):
+            np.testing.assert_allclose(atoms.positions, stepper.point[0], atol=1e-9)
+            stepper.tell(SinglePoint(atoms.get_potential_energy(), atoms.get_forces(), None, True))
+            stepper.move()
+            optimizer.step()
+        assert np.abs(atoms.positions - x).max() > 1e-3
 
 
 # Weights files
@@ -165,7 +191,7 @@ def test_weights_come_back_to_the_last_bit(tmp_path):
     files.save(tmp_path / "w.json", held(relaxer))
     again = LearnedAnnealing(str(tmp_path / "w.json"))
     jax.tree.map(np.testing.assert_array_equal, parameters(again), parameters(relaxer))
-    assert again.trained.species == (0,) and not again.trained.periodic
+    assert again.trained == files.Trained((0,), False)
 
 
 def edited(path, **changes):
@@ -198,14 +224,14 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, changes, mess
 
 
 def test_weights_that_are_not_there_or_broken(tmp_path):
-    with pytest.raises(InputError, match='there are no weights "zerro".*Did you mean "zero"'):
+    with pytest.raises(InputError, match=r'there are no weights "zerro".*Did you mean "zero"'):
         LearnedAnnealing("zerro")
     with pytest.raises(InputError, match="cannot be read"):
         LearnedAnnealing(str(tmp_path / "no.json"))
     relaxer = trained()
     broken = with_parameters(relaxer, {**parameters(relaxer), "schedule": np.array([0, np.nan, 0, 0], np.float32)})
     files.save(tmp_path / "w.json", held(broken))
-    with pytest.raises(InputError, match="schedule in .* is not finite"):
+    with pytest.raises(InputError, match=r"schedule in .* is not finite"):
         LearnedAnnealing(str(tmp_path / "w.json"))
 
 

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import InputError
+from thalweg.geometry import traced_space
 from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Evaluation
 from thalweg.potentials.black_box import SinglePoint
 from thalweg.relax.base import largest_norm
 from thalweg.relax.driver import Relaxation
-from thalweg.space import completed
+from thalweg.space import Space, completed
 from thalweg.structure import Structure
 
 Point = tuple[np.ndarray, np.ndarray]
@@ -40,11 +41,12 @@ class Stepper:
         self._held = held[:, None] if origin is None and held.any() else None
         free = np.asarray(~held, np.float64)[:, None, None]
         leaves, tree = jax.tree.flatten(as_leaves((relaxation.relaxer, relaxation.filter), np.float64))
-        begin, self._step = _programs(tree, tuple((k, a) for k, a in enumerate(leaves) if not isinstance(a, np.ndarray)))
-        numbers = np.asarray(structure.numbers)[:, None]
+        known = tuple((k, a) for k, a in enumerate(leaves) if not isinstance(a, np.ndarray))
+        begin, self._step = _programs(tree, known, structure.pbc)
+        numbers, cell = np.asarray(structure.numbers)[:, None], np.asarray(structure.cell, np.float64)
         with jax.enable_x64(True):
             arrays = tuple(leaf for leaf in leaves if isinstance(leaf, np.ndarray))
-            self._fixed, self._x, self._state = begin(arrays, (origin, numbers, free), self.point[0][..., None])
+            self._fixed, self._x, self._state = begin(arrays, (origin, numbers, free, cell), self.point[0][..., None])
         self._next: tuple | None = None
 
     def tell(self, out: SinglePoint) -> tuple[float, float, bool]:
@@ -70,7 +72,7 @@ class Stepper:
 
 
 @lru_cache(maxsize=64)
-def _programs(tree, known: tuple) -> tuple[Any, Any]:
+def _programs(tree, known: tuple, pbc: tuple[bool, bool, bool]) -> tuple[Any, Any]:
     """(the beginning, one step) of the relaxer and filter of a pytree `tree`, of whose leaves `known` are no arrays."""
 
     def whole(traced):
@@ -89,7 +91,7 @@ def _programs(tree, known: tuple) -> tuple[Any, Any]:
     @jax.jit
     def step(traced, setting, x, state, energy, forces, virial):
         """((coordinates, state, positions, cell of the next point), [energy, largest force, settled]), without lanes."""
-        (relaxer, filter), (origin, numbers, free) = whole(traced), setting
+        (relaxer, filter), (origin, numbers, free, fixed_cell) = whole(traced), setting
         virial = None if virial is None else virial[..., None]
         energy, forces = energy[None], forces[..., None]
         evaluation = Evaluation(energy, forces, jnp.full(numbers.shape, jnp.nan), jnp.isfinite(energy), virial)
@@ -97,7 +99,9 @@ def _programs(tree, known: tuple) -> tuple[Any, Any]:
         forces, energy = filter.pull(x, origin, evaluation, cell, numbers)
         rows = forces.shape[0] - free.shape[0]
         forces = forces * (jnp.concatenate([free, jnp.ones((rows, 1, 1))]) if rows else free)
-        move, after = relaxer.step(x, forces, energy, state)
+        space = traced_space(fixed_cell if origin is None else cell[..., 0], pbc)
+        space = space and Space(space.cell[..., None], space.pbc)
+        move, after = relaxer.bound(numbers, space).step(x, forces, energy, state)
         settled = jnp.broadcast_to(jnp.asarray(relaxer.settled(state)), energy.shape)
         positions, cell = filter.unpack(x + move, origin, numbers)
         onward = (x + move, after, positions[..., 0], None if origin is None else cell[..., 0])

@@ -16,6 +16,7 @@ from thalweg.errors import InputError
 from thalweg.leaves import as_leaves
 from thalweg.relax.base import Relaxer
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.space import Space, completed
 
 
 @eqx.filter_jit
@@ -41,9 +42,18 @@ class ThalwegOptimizer(Optimizer):
     ):
         self.relaxer = LBFGS() if relaxer is None else relaxer
         with jax.enable_x64(True):
-            self._traced = as_leaves(self.relaxer, np.float64)
+            self._traced = as_leaves(self._bound(atoms), np.float64)
         self._state: Any = None
         super().__init__(atoms, restart, logfile, trajectory, append_trajectory)
+
+    def _bound(self, atoms) -> Relaxer:
+        """The relaxer for these atoms; one that must know them cannot work on what a filter makes of them."""
+        if not isinstance(atoms, Atoms):
+            return self.relaxer
+        pbc = tuple(bool(p) for p in atoms.pbc)
+        self.relaxer.check(atoms.numbers, pbc)
+        space = Space(completed(np.asarray(atoms.cell), pbc)[..., None], pbc) if any(pbc) else None
+        return self.relaxer.bound(np.asarray(atoms.numbers, np.int32)[:, None], space)
 
     def todict(self) -> dict:
         """What trajectories say of the optimiser."""
