@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import platform
 import shlex
 import time
@@ -76,12 +77,21 @@ def _resume(options: Namespace) -> int:
     like = lambda k: stages[k].strategy.init(np.asarray(ravel_pytree(made.parameters)[0]))
     state = checkpoint.read(folder, like)
     trainer = Trainer(stages, made.parameters, made.train.seed, state)
-    if trainer.done and (folder / BEST).exists() and options.updates is None:
+    if trainer.done and options.updates is None and _finished(folder / BEST, trainer, made):
         print(f"{folder} is done: {plural(_total(trainer), 'update')}, weights in {folder / BEST}.")
         print(f"To go on: thalweg train --resume {shlex.quote(str(folder))} --updates {2 * stages[-1].updates}")
         return _copied(folder, options)
     _write(folder / INPUT, made.text)
     return _train(trainer, made, folder, options, StatusLine(options.quiet))
+
+
+def _finished(path: Path, trainer: Trainer, made: Recipe) -> bool:
+    """Whether these weights are of all updates, and measured: not if a training was stopped before it wrote them."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return held["trained"]["updates"] == _total(trainer) and bool(held["measured"] or not made.train.test)
 
 
 def _with_options(tables: dict, options: Namespace) -> dict:

@@ -1,7 +1,7 @@
-"""Training of learned parts: environments, evolution strategies, policy gradients, imitation, replay.
+"""Training of learned parts: populations of parameters, their losses, and the trainer between the two.
 
-Empty so far. Training runs searches and relaxations like any user does, so this room lies above `run`; what it trains are
-ordinary relaxers, generators and surrogates in their own rooms, which never import it. To add a method: one file with one
-`eqx.Module` whose fields are its hyper-parameters, its state passed in and handed back, and a test on a task small enough
-that the right answer is known.
+`evolution` has the strategies (what is tried next), `meta` and `hopping` the losses (how good a learned relaxer or search is),
+`trainer` the loop over stages on all devices, `checkpoint` what it is resumed from, `recipe` the inputs of `thalweg train`,
+`measure` what the result is worth. Training runs relaxations and searches like any user does, so this room lies above
+`run`; what it trains are ordinary components in their own rooms, which never import it.
 """
