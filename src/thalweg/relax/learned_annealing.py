@@ -12,6 +12,7 @@ from jax import lax
 from thalweg.errors import InputError
 from thalweg.networks.perceptron import Perceptron
 from thalweg.networks.weights import ZERO, Trained, read
+from thalweg.potentials.rows import sum_rows
 from thalweg.prng import normals
 from thalweg.relax.annealing import langevin, words_of
 from thalweg.relax.base import Relaxer
@@ -230,17 +231,22 @@ class LearnedAnnealing(Relaxer):
     def _neighbours(self, x, atoms):
         """Soft count of neighbours (atoms, *lanes), the sum of their directions (atoms, 3, *lanes) in bonds, and how many
         more of them are of the same species than of another."""
-        d = x[None] - x[:, None]
-        if self.space is not None:
-            d = jnp.stack(self.space.minimum_image(d[:, :, 0], d[:, :, 1], d[:, :, 2]), 2)
-        d = d / self.length
-        r2 = (d * d).sum(2)
-        reach2 = NEAR * NEAR
-        pair = atoms[None] & atoms[:, None] & (r2 < reach2) & (r2 > 0)
-        weight = jnp.where(pair, (1 - r2 / reach2) ** 2 * 6, 0)  # of order one at a bond
-        species = self._species(x)
-        alike = (weight * species[None] * species[:, None]).sum(1) / 6
-        return weight.sum(1), (weight[:, :, None] * d).sum(1), alike
+        species = jnp.broadcast_to(self._species(x), atoms.shape)
+        space = self.space and Space(self.space.cell / self.length, self.space.pbc, self.space.orthogonal)
+        scale = 6 / jnp.asarray(NEAR, x.dtype) ** 4  # a neighbour at the length of a bond counts as about one
+
+        def visit(pairs, r2, d, row, sums):
+            count, pull, alike = sums
+            near = jnp.maximum(NEAR * NEAR - r2, 0)
+            weight = scale * near * near
+            pull = tuple(p - weight * c for p, c in zip(pull, d, strict=True))
+            return count + weight, pull, alike + weight * pairs.partner(species)
+
+        zero = jnp.zeros(atoms.shape, x.dtype)
+        present = jnp.where(atoms, 0, -1)
+        count, pull, alike = sum_rows(visit, x / self.length, present, (zero, (zero,) * 3, zero), space=space)
+        of = lambda a: jnp.where(atoms, a, 0)
+        return of(count), jnp.stack([of(p) for p in pull], 1), of(alike * species) / 6
 
 
 def length_of(a):
