@@ -19,6 +19,7 @@ from thalweg.generators.placed import Permute, RandomPlaced, Rattle
 from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
 from thalweg.generators.strained import Strained
+from thalweg.networks.weights import parameters, with_parameters
 from thalweg.potentials.base import EnergyPotential, Evaluation
 from thalweg.potentials.many_body import Gupta, SuttonChen
 from thalweg.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
@@ -28,6 +29,7 @@ from thalweg.relax.filters import Frechet, Plane, Positions, UnitCell
 from thalweg.relax.fire import FIRE
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.relax.learn2hop import Learn2Hop
+from thalweg.relax.learned_annealing import LearnedAnnealing
 from thalweg.search.base import generate, structures_of
 from thalweg.search.gofee import Gofee
 from thalweg.search.surrogate_hopping import SurrogateHopping
@@ -170,8 +172,17 @@ def hopping() -> Learn2Hop:
     return eqx.tree_at(lambda r: r.network.weights, made, (sign, on, down))
 
 
+def cooled() -> LearnedAnnealing:
+    """The learned annealer, too cold to wander, with weights that are not zero."""
+    made = LearnedAnnealing(n_steps=15, hot=1e-12, cold=1e-12, length=2.0, then=FIRE())
+    rng = np.random.default_rng(0)
+    return with_parameters(
+        made, jax.tree.map(lambda a: (a + 0.1 * rng.normal(size=a.shape)).astype(np.float32), parameters(made))
+    )
+
+
 MINIMISERS = {"fire": FIRE(), "lbfgs": LBFGS(), "adam": Adam(), "gradient-descent": GradientDescent(learning_rate=2e-3)}
-RELAXERS = {**MINIMISERS, "learn2hop": hopping()}
+RELAXERS = {**MINIMISERS, "learn2hop": hopping(), "learned": cooled()}
 
 
 @pytest.mark.parametrize("row", RELAXERS)
