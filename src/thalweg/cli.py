@@ -35,6 +35,7 @@ COMMANDS = {
     "show": ("what a run has found", "show", "thalweg show thalweg-runs/LJ38-001"),
     "export": ("write a run's minima for other programs", "show", "thalweg export thalweg-runs/LJ38-001 minima.extxyz"),
     "bench": ("success rates and costs on problems with known answers", "", "thalweg bench lj38 --seeds 20"),
+    "reproduce": ("published tables run again, beside strong baselines", "reproduce", "thalweg reproduce learn2hop --quick"),
     "list": ("the components that inputs can name", "components", "thalweg list generators"),
     "check": ("test a component of your own", "components", "thalweg check my_file:MyPotential"),
 }
@@ -305,6 +306,24 @@ def _export(p: argparse.ArgumentParser) -> None:
 
 def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("rest", nargs=argparse.REMAINDER, help="see `thalweg bench --help`")
+
+
+def _reproduce(p: argparse.ArgumentParser) -> None:
+    p.add_argument("experiment", metavar="NAME", nargs="?", help="learn2hop; without it, a list of experiments and tables")
+    p.add_argument("--table", metavar="NAMES", help="only these tables, with commas between them")
+    p.add_argument("--systems", metavar="NAMES", help="only these systems, such as LJ13,LJ19")
+    p.add_argument("--methods", metavar="NAMES", help="only these methods, such as squeeze,learned")
+    p.add_argument("--count", metavar="N", help="starts (default: 150)")
+    p.add_argument("--evaluations", metavar="N", help="evaluations of each start (default: what the table has)")
+    p.add_argument("--horizon", metavar="N", help="steps of one annealing (default: what suits the size)")
+    p.add_argument("--seed", metavar="N", help="of the random numbers (default: 0)")
+    p.add_argument(
+        "--weights", metavar="METHOD=NAME", action="append", default=[], help="other weights, such as learned=w.json"
+    )
+    p.add_argument("--json", metavar="FILE", help="where cells are kept; those in it are not run again")
+    p.add_argument("--figures", metavar="FOLDER", help="draw the figures into this folder")
+    p.add_argument("--quick", action="store_true", help="the smallest system and few starts, within a minute")
+    p.add_argument("--full", action="store_true", help="also the tables that need training")
 
 
 def _list(p: argparse.ArgumentParser) -> None:

@@ -85,7 +85,9 @@ def find(
         structures = np.zeros((count, len(system.numbers), 3))
         done = np.zeros(count, bool)
         falls = []
-        limits = fused.Limits(np.int32(2**31 - 1), np.float32(-np.inf), np.int32(2**31 - 1))
+        # Looks long before the end: with long relaxations a full log would be many budgets.
+        share = np.int32(min(max(count * budget // 16, 1), 2**31 - 1))
+        limits = fused.Limits(share, np.asarray(-np.inf, np.float32), np.int32(2**31 - 1))
         while not done.all():
             state, log, filled = fused.visit(constant, state, limits, 64)
             rows = _rows(log, int(filled), len(system.numbers))

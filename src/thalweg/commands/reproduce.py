@@ -1,0 +1,102 @@
+"""`thalweg reproduce`: published tables, run again beside strong baselines and this package's methods."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from thalweg.commands.environment import prepare_jax
+
+prepare_jax()  # before the imports below bring JAX in
+
+from thalweg.benchmark.experiments import EXPERIMENTS, Cells, Experiment, Options, Table, chosen, experiment, run_table  # noqa: E402
+from thalweg.commands import INTERRUPTED  # noqa: E402
+from thalweg.commands.environment import value  # noqa: E402
+from thalweg.commands.interrupt import Interrupt  # noqa: E402
+from thalweg.errors import InputError  # noqa: E402
+
+
+def reproduce(options: Namespace) -> int:
+    """Run the tables of an experiment that are not yet in the results file, and print them."""
+    if options.experiment is None:
+        return _list()
+    made = experiment(options.experiment)
+    given = _options(options)
+    tables = [made.table(name) for name in _names(options.table) or ()]
+    tables = tables or [t for t in made.tables if (t.quick or not given.quick) and (given.full or not t.expensive)]
+    wanted = [(t, *chosen(t, _names(options.systems), _names(options.methods), given.quick)) for t in tables]
+    for table, *_ in wanted:
+        if table.expensive and not given.full:
+            raise InputError(f"the table {table.name} is expensive: {table.expensive}; add --full to run it")
+    path = Path(options.json or f"thalweg-runs/{made.name}{'-quick' if given.quick else ''}.json")
+    cells = Cells(path, made.name)
+    note = lambda text: print(text, flush=True)
+    with Interrupt(lambda: note("stopping after this cell; Ctrl-C again stops at once")) as interrupt:
+        print(f"{made.source}; cells are kept in {path}")
+        rows = []
+        for table, systems, methods in wanted:
+            if interrupt.pressed():
+                break
+            rows += _print(table, run_table(table, systems, methods, given, cells, note, interrupt.pressed))
+        if options.figures and not interrupt.pressed():
+            _draw(made, Path(options.figures), rows, given)
+        return INTERRUPTED if interrupt.pressed() else 0
+
+
+def _print(table: Table, rows: list[dict]) -> list[dict]:
+    """Show a table, as far as it got."""
+    print(f"\n{table.name}: {table.what}\n")
+    for section in table.sections(rows):
+        print(section.text)
+    return rows
+
+
+def _draw(made: Experiment, folder: Path, rows: list[dict], given: Options) -> None:
+    if made.figures is None:
+        raise InputError(f"{made.name} has no figures; leave --figures out")
+    for path in made.figures(folder, rows, given, lambda text: print(text, flush=True)):
+        print(f"wrote {path}")
+
+
+def _list() -> int:
+    for name in EXPERIMENTS:
+        made = experiment(name)
+        print(f"{name}: {made.source}")
+        for table in made.tables:
+            print(f"  {table.name:10s}{table.what}{' (only with --full)' if table.expensive else ''}")
+            print(f"  {'':10s}systems: {', '.join(table.systems)}; methods: {', '.join(table.methods)}")
+    return 0
+
+
+def _options(options: Namespace) -> Options:
+    """What the user changes."""
+    weights = {}
+    for pair in options.weights:
+        name, equals, file = pair.partition("=")
+        if not equals or not file:
+            raise InputError(f"--weights {pair}: write METHOD=NAME, such as learned=my-weights.json")
+        weights[name] = file
+    return Options(
+        count=_whole(options, "count"),
+        evaluations=_whole(options, "evaluations"),
+        horizon=_whole(options, "horizon"),
+        seed=_whole(options, "seed", 0) or 0,
+        weights=weights,
+        quick=options.quick,
+        full=options.full,
+    )
+
+
+def _whole(options: Namespace, name: str, least: int = 1) -> int | None:
+    text = getattr(options, name)
+    if text is None:
+        return None
+    number = value(text.replace(",", ""))
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise InputError(f"--{name} {text} is no whole number of {least} or more")
+    return number
+
+
+def _names(text: str | None) -> list[str] | None:
+    """The names of a list with commas."""
+    return None if text is None else [name for name in text.split(",") if name]
