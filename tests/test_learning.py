@@ -364,6 +364,8 @@ def test_a_training_cut_short_and_resumed_is_the_same(trained, capsys):
         ('[[systems]]\nformula = "LJ13"\n[strategy]\npear = 2', 'Did you mean "pairs"?'),
         ('[[systems]]\nformula = "LJ13"\n[strategy]\nkind = "genetics"', 'Did you mean "genetic"?'),
         ('[[systems]]\nformula = "LJ13"\n[strategy]\nshaping = "esmc"', "shaping"),
+        ('[[systems]]\nformula = "LJ13"\n[strategy]\nsigma = -1', "[strategy]: sigma is -1; it must be positive"),
+        ('[[systems]]\nformula = "LJ13"\n[[stages]]\n[[stages]]\nrate = nan', "stage 2: rate is nan; it must be positive"),
         ('[[systems]]\nformula = "LJ13"\n[component]\nkind = "lbfgs"', "lbfgs has nothing to learn"),
         ('[[systems]]\nformula = "LJ13"\n[component]\nroom = "generator"', 'room in [component] is "generator"'),
         ('[[systems]]\nformula = "LJ13"\n[component]\nwait = 3', "unknown key wait"),
@@ -394,6 +396,13 @@ def test_bad_inputs_are_one_clear_line(tmp_path, monkeypatch, capsys, text, said
     assert said in err
     assert "\n" not in err
     assert not Path("thalweg-runs").exists()
+
+
+def test_results_are_compared_with_the_base_method_whatever_training_begins_with(trained):
+    table = {"systems": [{"formula": "LJ13"}], "component": {"weights": str(trained / "mine.json")}}
+    made = recipe.resolve(table)
+    assert np.abs(made.parameters["network"].weights[-1]).max() > 0
+    assert np.abs(made.untrained["network"].weights[-1]).max() == 0
 
 
 def test_stages_say_what_differs():

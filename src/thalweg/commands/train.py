@@ -109,7 +109,6 @@ def _with_options(tables: dict, options: Namespace) -> dict:
 def _train(trainer: Trainer, made: Recipe, folder: Path, options: Namespace, line: StatusLine) -> int:
     """Update after update, with what the terminal shows and what is kept, to the end or to Ctrl-C."""
     saved = time.monotonic()
-    start = np.asarray(ravel_pytree(made.parameters)[0])
     note = lambda: line.note("stopping after this update; Ctrl-C again stops at once")
     with Interrupt(note) as interrupt:
         while not trainer.done and not interrupt.pressed():
@@ -127,7 +126,7 @@ def _train(trainer: Trainer, made: Recipe, folder: Path, options: Namespace, lin
         rows: list[dict] = []
         if not stopped and made.train.test:
             line.show(f"{made.name}  measuring on fresh starts")
-            rows = measured(trainer, made, start)
+            rows = measured(trainer, made, np.asarray(ravel_pytree(made.untrained)[0]))
         line.clear()
     _save(folder / BEST, trainer, made, trainer.state.best, rows)
     _save(folder / LAST, trainer, made, trainer.state.last, [])

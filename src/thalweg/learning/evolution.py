@@ -77,6 +77,7 @@ class EvolutionStrategy(Strategy):
             raise InputError(f'shaping is "{self.shaping}"; it is "ranks", "clipped" (ESMC) or "plain"')
         if self.pairs < 1:
             raise InputError(f"pairs is {self.pairs}; an update needs at least one")
+        _refuse({"sigma": self.sigma, "rate": self.rate, "decay": self.decay})
 
     @property
     def n_tasks(self) -> int:
@@ -132,6 +133,7 @@ class GeneticAlgorithm(Strategy):
     def __check_init__(self):
         if self.size < 1 or self.tasks < 1:
             raise InputError(f"a generation of {self.size} on {self.tasks} tasks is empty; give at least one of each")
+        _refuse({"sigma": self.sigma})
 
     @property
     def n_tasks(self) -> int:
@@ -153,6 +155,13 @@ class GeneticAlgorithm(Strategy):
         table = standardised(jnp.asarray(losses, jnp.float32).reshape(self.size + 1, self.tasks), groups)
         best = table.mean(1).argmin()  # the incumbent comes first and stays where mutants are no better
         return Breeding(self._mutants(key, state)[:, best], state.updates + 1)
+
+
+def _refuse(numbers: dict) -> None:
+    """Raise `InputError` for the first that is not a positive number; traced ones are not looked at."""
+    for name, value in numbers.items():
+        if isinstance(value, int | float) and not 0 < value < float("inf"):
+            raise InputError(f"{name} is {value:g}; it must be positive")
 
 
 def ranks(losses, groups):

@@ -98,6 +98,12 @@ class Recipe:
         return parameters(self.component)
 
     @property
+    def untrained(self) -> PyTree:
+        """Parameters of the base method: a network whose output is zero, whatever training begins with."""
+        table = {k: v for k, v in self.tables["component"].items() if k != "room"}
+        return parameters(schema.build(self.room, {**table, "weights": ZERO}))
+
+    @property
     def text(self) -> str:
         """The full input as TOML."""
         return to_toml(self.tables)
@@ -119,12 +125,12 @@ class Recipe:
 
     def _stage(self, k: int) -> Stage:
         plan, members = self.plans[k], self.members(k)
-        where = f"stage {k + 1}" if len(self.plans) > 1 else "[loss]"
+        where = lambda section: f"stage {k + 1}" if len(self.plans) > 1 else section
         loss = _made(
-            loss_of(self.room), plan["loss"], where, potential=self.potential, systems=[t.system for t in members],
+            loss_of(self.room), plan["loss"], where("[loss]"), potential=self.potential, systems=[t.system for t in members],
             references=[t.unit for t in members], shares=[t.share for t in members], **{self.room: self.component},
         )  # fmt: skip
-        strategy = _made(STRATEGIES[self.tables["strategy"]["kind"]], plan["strategy"], where)
+        strategy = _made(STRATEGIES[self.tables["strategy"]["kind"]], plan["strategy"], where("[strategy]"))
         return Stage(loss, strategy, plan["updates"], plan["check"], ", ".join(t.name for t in members))
 
     def with_baselines(self, baselines: Mapping[str, float]) -> Recipe:
