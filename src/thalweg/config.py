@@ -305,7 +305,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "ModelGuided": learned,
         "LBFGS": {"max_step": float(relaxer.max_step)},
         "LearnedAnnealing": presets.learned_annealing(system, potential),
-        "Learn2Hop": {k: v for k, v in presets.learned_annealing(system, potential).items() if k in ("length", "energy")},
+        "Learn2Hop": presets.learn2hop(system, potential),
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "LearnedHopping": {**scale, "patience": search.patience, "starts": starts},
         "RandomSearch": {"starts": starts},

@@ -20,6 +20,9 @@ from thalweg.generators.seeded import Seeded, given, seeds_from
 from thalweg.generators.symmetrise import Symmetrise
 from thalweg.networks.weights import shipped
 from thalweg.potentials.base import Potential
+from thalweg.potentials.many_body import Gupta
+from thalweg.potentials.pair import LennardJones
+from thalweg.potentials.stillinger_weber import StillingerWeber
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.base import Search
@@ -169,17 +172,25 @@ def gofee_search(system: System, potential: Potential, surrogate: Surrogate | No
     return Gofee(moves, (RandomPlaced(),), model, move_weights=weights, energy_scale=1.0 if scale is None else scale)
 
 
-#: Weights that ship, by potential and boundaries; an alloy has its own.
-SUITED = {
-    ("LennardJones", False): "lennard-jones",
-    ("Gupta", False): "gupta",
-    ("StillingerWeber", True): "stillinger-weber",
-}
+#: Atoms above which Lennard-Jones clusters have weights of their own.
+LARGE = 45
+#: Silver, gold; and with palladium and platinum the metals of the alloys that weights were trained on.
+SILVER_GOLD, NOBLE = {47, 79}, {46, 47, 78, 79}
 
 
-def suited_weights(system: System, potential: Potential) -> str:
-    """Name of the shipped weights of the learned annealer for a system; empty where there are none."""
-    name = SUITED.get((type(potential).__name__, any(system.pbc)), "")
+def suited_weights(model: str, system: System, potential: Potential) -> str:
+    """Name of the weights of a learned component (its class) that ship for a system; empty where there are none."""
+    species, periodic = {int(z) for z in np.asarray(system.numbers)}, any(system.pbc)
+    name = ""
+    if isinstance(potential, LennardJones) and len(species) == 1 and not periodic:
+        annealing = "lennard-jones-large" if len(system.numbers) > LARGE else "lennard-jones"
+        name = {"Learn2Hop": "learn2hop-lj13", "LearnedHopping": "hop-lennard-jones"}.get(model, annealing)
+    elif model == "LearnedAnnealing" and isinstance(potential, Gupta) and not periodic:
+        gold = potential.parameters == "gold55"
+        name = "gupta-gold" if gold else "gupta-silver-gold" if species <= SILVER_GOLD else "gupta-alloys"
+        name = name if gold or species <= NOBLE else ""
+    elif model == "LearnedAnnealing" and isinstance(potential, StillingerWeber) and periodic:
+        name = "stillinger-weber"
     return name if name in shipped() else ""
 
 
@@ -191,11 +202,17 @@ def learned_annealing(system: System, potential: Potential) -> dict:
     scale = potential.energy_scale(np.asarray(system.numbers))
     n_atoms = len(system.numbers)
     return {
-        "weights": suited_weights(system, potential),
+        "weights": suited_weights("LearnedAnnealing", system, potential),
         "length": float(f"{np.mean(system.bond_lengths):.6g}"),
         "energy": float(f"{1.0 if scale is None else scale:.6g}"),
         "n_steps": int(np.clip(round(340 * (n_atoms / 13) ** 1.5, -1), 200, 10_000)),
     }
+
+
+def learn2hop(system: System, potential: Potential) -> dict:
+    """Arguments of the published network that suit a system: units and weights."""
+    units = {k: v for k, v in learned_annealing(system, potential).items() if k in ("length", "energy")}
+    return {**units, "weights": suited_weights("Learn2Hop", system, potential)}
 
 
 #: What suits walks on a template, whose atoms make every step dear.

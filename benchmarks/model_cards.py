@@ -1,0 +1,118 @@
+"""Writes docs/model-cards.md from the weights that ship: `python benchmarks/model_cards.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "src" / "thalweg" / "networks" / "shipped"
+INPUTS = ROOT / "src" / "thalweg" / "learning" / "inputs"
+PAGE = ROOT / "docs" / "model-cards.md"
+
+TEXT = """# Model cards
+
+Written by `python benchmarks/model_cards.py` from the files that ship in `src/thalweg/networks/shipped/`. Each holds its
+input, seed and the table below, measured by `thalweg train` on fresh starts that neither training nor validation saw. The
+bounds are exact 95 % bounds of a success rate (Clopper and Pearson). *Untrained* is the same method with a network of zeros
+at the same number of evaluations, the descent at the end counted. How the weights do against basin hopping is in
+[the benchmarks of learned methods](benchmarks-learned.md).
+
+All were trained on one core of a two-core virtual machine (AMD EPYC), no GPU; `thalweg train NAME` trains them again (the
+inputs are in `src/thalweg/learning/inputs/`).
+
+"""
+
+#: What each is for, and what it is not for.
+NOTES = {
+    "lennard-jones": (
+        "The default of `--relaxer learned` for Lennard-Jones clusters.",
+        "Clusters above some 45 particles (there are others), periodic systems, and clusters that are not compact: it presses "
+        "atoms together first. LJ31, whose minimum is of another kind than those around it, is hardly ever found.",
+    ),
+    "lennard-jones-large": (
+        "The default of `--relaxer learned` for Lennard-Jones clusters of more than 45 particles.",
+        "The other funnel: of LJ75 (a Marks decahedron) and LJ98 it finds icosahedral structures nearly always. Basin hopping "
+        "with all moves, the default without `--relaxer`, finds both in seconds.",
+    ),
+    "gupta-gold": (
+        "The default for gold in the Gupta potential with the parameters of Learn2Hop's Table 2 (`gold55`).",
+        "Alloys, bulk and surfaces. Its training knew no surface that is not a cluster's.",
+    ),
+    "gupta-silver-gold": (
+        "Clusters of silver and gold, trained on 38 atoms at five compositions.",
+        "The order of the two metals on given sites: dynamics seldom exchanges atoms. Use it in basin hopping with swaps, or "
+        "let those finish.",
+    ),
+    "gupta-alloys": (
+        "The default for alloys of silver, gold, platinum and palladium, trained on three pairs of them.",
+        "As for silver and gold.",
+    ),
+    "stillinger-weber": (
+        "The default for silicon in a cell.",
+        "The crystal: it makes good glasses and does not crystallise. Basin hopping with the move `replicate` finds the crystal.",
+    ),
+    "learn2hop-lj13": (
+        "The published network (`--relaxer learn2hop`), trained on LJ13 by ESMC, for comparison.",
+        "Anything but LJ13 and clusters of that size: the learned annealer is better and costs a third.",
+    ),
+    "hop-lennard-jones": (
+        "The learned hop (`--method learned-hopping`) for Lennard-Jones clusters.",
+        "Periodic systems and alloys.",
+    ),
+}
+
+
+def card(path: Path) -> str:
+    """One model."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    trained, name = held["trained"], path.stem
+    count = sum(_size(a) for a in held["arrays"].values())
+    use, avoid = NOTES.get(name, ("", ""))
+    systems = ", ".join(s["formula"] for s in trained["input"]["systems"])
+    begun = trained["input"]["component"].get("weights", "zero")
+    origin = "" if begun == "zero" else f", beginning from `{Path(begun).stem}`"
+    lines = [
+        f"## {name}",
+        "",
+        f"`{held['model']}`, {count} parameters, {path.stat().st_size / 1024:.0f} kB. {use}",
+        "",
+        f"- Trained on {systems}{origin}; {trained['updates']} updates, seed {trained['seed']}, "
+        f"{trained['cpu_seconds']:.0f} CPU-s and {trained['compile_cpu_seconds']:.0f} s of compiling; {trained['date']}, "
+        f"JAX {trained['jax']}." + (f" `thalweg train {name}`." if (INPUTS / f"{name}.toml").exists() else ""),
+        f"- Lengths in {held['units'].get('length', 'bonds')}, energies in {held['units'].get('energy', 'bond energies')}.",
+        f"- **Not for:** {avoid}",
+        "",
+    ]
+    if held["measured"]:
+        lines += [
+            "| system | evaluations | starts | success | untrained | mean energy | untrained | lowest |",
+            "|---|---|---|---|---|---|---|---|",
+            *(_row(m) for m in held["measured"]),
+            "",
+        ]
+        if not all(m["known"] for m in held["measured"]):
+            lines += ["Where the lowest energy is marked \\*, none was given: success is reaching the lowest of these starts.", ""]
+    return "\n".join(lines)
+
+
+def _row(m: dict) -> str:
+    rate = lambda p: f"{m[p + 'success']:.2f} [{m[p + 'low']:.2f}, {m[p + 'high']:.2f}]"
+    return (
+        f"| {m['system']} | {m['evaluations']:,} | {m['starts']} | {rate('')} | {rate('untrained ')} "
+        f"| {m['mean']:.3f} | {m['untrained mean']:.3f} | {m['lowest']:.4f}{'' if m['known'] else ' *'} |"
+    )
+
+
+def _size(a) -> int:
+    return sum(map(_size, a)) if isinstance(a, list) else 1
+
+
+def main() -> None:
+    """Write the page."""
+    cards = [card(path) for path in sorted(SHIPPED.glob("*.json"))]
+    PAGE.write_text(TEXT + "\n".join(cards), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
