@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from dataclasses import dataclass
@@ -142,15 +141,8 @@ def weights_for(method: str, made: Problem, options: Options) -> dict:
 
 
 def _fitting(model: str, made: Problem) -> str | None:
-    """The shipped weights of a model that were trained on these atoms and on the fewest others."""
-    atoms = {int(z) for z in np.asarray(made.system.numbers)}
-    found = []
-    for name in shipped():
-        held = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
-        known = set(held["species"]) or {0}
-        if held["model"] == model and bool(held["periodic"]) == made.in_cell and atoms <= known:
-            found.append((len(known), name))
-    return min(found)[1] if found else None
+    """The shipped weights of a model that its users get for these atoms."""
+    return presets.suited_weights(model, made.system, made.potential) or None
 
 
 def horizon_for(method: str, made: Problem, options: Options) -> int | None:
