@@ -73,8 +73,8 @@ class Table:
     printed of rows.
 
     Settings are a dict with the keys of `IDENTITY` and whatever else tells cells apart; rows are settings and results.
-    `accepts` says whether a system that is not listed may be asked for. `expensive` says what the table costs, for one that
-    is run only when asked for.
+    `expand` gives the systems that a name stands for, `accepts` says whether a system that is not listed may be asked for.
+    `expensive` says what the table costs, for one that is run only when asked for.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Table:
     quick: tuple[str, ...] = ()
     accepts: Callable[[str], bool] = lambda name: False
     expensive: str = ""
+    expand: Callable[[str], tuple[str, ...]] = lambda name: (name,)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def chosen(of: Table, systems: Sequence[str] | None, methods: Sequence[str] | No
         if name not in of.methods:
             raise InputError(f'the table {of.name} has no method "{name}".{suggest(name, of.methods)}')
     usual = of.quick if quick else of.systems
-    return tuple(systems or usual), tuple(methods or of.methods)
+    return tuple(one for name in systems or usual for one in of.expand(name)), tuple(methods or of.methods)
 
 
 class Cells:

@@ -13,9 +13,11 @@ from itertools import groupby
 
 import numpy as np
 
+from thalweg.benchmark import learn2hop_hulls
 from thalweg.benchmark.experiments import Estimate, Experiment, Options, Section, Table, numbers, verdict
 from thalweg.benchmark.fresh_starts import POLISH, fraction, per_success
 from thalweg.benchmark.learn2hop_methods import LEARNED, finds, horizon_for, problem, relaxed_once, result, weights_for
+from thalweg.display import plural
 from thalweg.references import lennard_jones
 
 #: Evaluations after which success is counted.
@@ -196,15 +198,15 @@ def table2_sections(rows: Sequence[Mapping]) -> list[Section]:
         notes = verdicts(system, estimates, False, "mean energy")
         lost = sum(int((~np.isfinite(numbers(r["energies"]))).sum()) for r in group)
         if lost:
-            notes.append(f"{lost} starts without a finite energy are in no mean")
+            notes.append(f"{plural(lost, 'start')} without a finite energy: in no mean")
         if system == "SW64" and "tuned" in estimates:
             notes.append(
                 "tuned begins from crystalline starts too and has the move replicate, which makes a crystal of a part of the "
                 "cell: it finds the crystal by construction, and says nothing of annealing"
             )
         if {"adam", "fire"} & set(estimates):
-            notes.append("adam and fire begin again from new starts until 50,000 evaluations are spent; adam-once and "
-                         "fire-once are the published ones")  # fmt: skip
+            notes.append("adam and fire begin again from new starts until their evaluations are spent; adam-once and "
+                         "fire-once relax each start once, as the published ones")  # fmt: skip
         head = ("method", "from", "lowest", "mean ± standard error", f"reached {known.best:g}", "annealing", "CPU-s")
         unit = known.potential.units(np.asarray(known.system.numbers))[0]
         made.append(Section(f"{system}: energies in {unit} ({stated(group)})", head, tuple(lines), tuple(notes)))
@@ -234,5 +236,6 @@ EXPERIMENT = Experiment(
             tuple(PUBLISHED), (*MAIN[:2], "adam-once", "fire-once", *MAIN[2:]), table2_settings, table2_measure,
             table2_sections,
         ),
+        learn2hop_hulls.TABLE,
     ),
 )  # fmt: skip
