@@ -10,13 +10,16 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from thalweg import LBFGS, InputError, LennardJones, Relaxation, StillingerWeber, Structure
+from thalweg.config import resolve
 from thalweg.networks import weights as files
 from thalweg.networks.weights import Weights, named, parameters, with_parameters
 from thalweg.objective.stepping import Stepper
 from thalweg.potentials.black_box import SinglePoint
 from thalweg.relax.annealing import Annealing
 from thalweg.relax.driver import relax
+from thalweg.relax.learn2hop import Learn2Hop
 from thalweg.relax.learned_annealing import FEATURES, NEAR, LearnedAnnealing
+from thalweg.search.learned_hopping import LearnedHopping
 from thalweg.space import space_of
 
 DOWN = LBFGS(max_step=0.15)
@@ -246,6 +249,53 @@ def test_what_they_were_not_trained_on_is_refused_unless_asked_for(tmp_path):
     with pytest.raises(InputError, match="trained on free clusters, and this system is periodic"):
         relax(boxed, Relaxation(LennardJones(cutoff=3.0), LearnedAnnealing(path, n_steps=5), 1e-3, 20))
     LearnedAnnealing(path, transfer=True).check(silicon.numbers, silicon.pbc)
+
+
+# In an input
+
+
+@pytest.mark.parametrize("name", files.shipped())
+def test_what_ships_is_whole(name):
+    """Each file fits its model, says where it comes from, and is small."""
+    path = files.SHIPPED / f"{name}.json"
+    document = json.loads(path.read_text())
+    model = {"LearnedAnnealing": LearnedAnnealing, "Learn2Hop": Learn2Hop, "LearnedHopping": LearnedHopping}[document["model"]]
+    held = files.load(name, document["model"], model.features)
+    assert path.stat().st_size < 100_000
+    assert held.species
+    assert {"input", "seed", "updates", "cpu_seconds", "thalweg", "jax", "date"} <= set(held.trained)
+    assert held.measured
+    assert "/" not in json.dumps(document["trained"]["input"]["component"]["weights"])
+
+
+def test_the_weights_and_units_that_suit_a_system_are_taken():
+    made = resolve(
+        {"system": {"formula": "Au20"}, "potential": {"kind": "gupta", "parameters": "gold55"}, "relaxer": {"kind": "learned"}}
+    )
+    table = made.tables["relaxer"]
+    assert table["weights"] == "gupta-gold"
+    np.testing.assert_allclose(table["length"], 2.96)  # r0 of the parameter set
+    assert made.tables["search"]["kind"] == "annealing"
+    assert made.tables["run"]["max_steps"] == table["n_steps"] + 1000
+    assert resolve(made.tables).tables == made.tables
+
+
+@pytest.mark.parametrize(
+    ("system", "relaxer", "message"),
+    [
+        ({"formula": "Ni13"}, {}, "no weights ship for this potential and system"),
+        ({"formula": "LJ32", "density": 1.0}, {}, "no weights ship for this potential and system"),
+        ({"formula": "Ni13"}, {"weights": "gupta-gold"}, 'the weights "gupta-gold" were trained on Au and know no Ni'),
+        ({"formula": "Au13"}, {"weights": "gupta-golf"}, r'there are no weights "gupta-golf".*Did you mean "gupta-gold"'),
+        ({"formula": "Au13"}, {"n_steps": 0}, "n_steps of a learned annealing is 0; it must be positive"),
+        ({"formula": "Au13"}, {"wieghts": "zero"}, 'unknown key wieghts.*Did you mean "weights"'),
+    ],
+)
+def test_what_does_not_suit_is_refused_in_one_line(system, relaxer, message):
+    potential = {"kind": "lennard-jones", "cutoff": 2.5} if system["formula"].startswith("LJ") else {"kind": "gupta"}
+    with pytest.raises(InputError, match=message) as caught:
+        resolve({"system": system, "potential": potential, "relaxer": {"kind": "learned", **relaxer}})
+    assert "\n" not in str(caught.value)
 
 
 def test_other_weights_do_not_compile_again(caplog):
