@@ -211,6 +211,10 @@ def test_weights_come_from_a_file_and_through_an_input(tmp_path):
     for a, b in zip(jax.tree.leaves(parameters(made.search)), jax.tree.leaves({"network": network}), strict=True):
         np.testing.assert_array_equal(a, b)
     assert resolve(made.tables).tables == made.tables
+    save(path, Weights("LearnedHopping", FEATURES, named({"network": network}), species=(AG,)))
+    with pytest.raises(InputError, match="know no Au"):
+        LearnedHopping([RandomBall()], path).init(ALLOY, 2, np.float32)
+    LearnedHopping([RandomBall()], path, transfer=True).init(ALLOY, 2, np.float32)
     save(path, Weights("LearnedHopping", FEATURES[1:], named({"network": network})))
     with pytest.raises(InputError, match="other features"):
         LearnedHopping([RandomBall()], path)

@@ -15,7 +15,7 @@ from thalweg.generators.mutation import Displace, Swap
 from thalweg.generators.sites import settle
 from thalweg.geometry import contact_energies, landing_sites, nearest_image, random_direction, traced_space
 from thalweg.networks.perceptron import Perceptron
-from thalweg.networks.weights import ZERO, filled, load
+from thalweg.networks.weights import ZERO, Trained, read
 from thalweg.structure import Structure
 from thalweg.system import System
 
@@ -54,16 +54,15 @@ class LearnedKick(Generator):
 
     network: Perceptron
     weights: str = eqx.field(static=True)
+    trained: Trained = eqx.field(static=True)
     step: float
     stalled: float
     height: float
 
     def __init__(self, weights: str = ZERO, step: float = 0.4, stalled: float = 0.0, height: float = 0.0):
         network = Perceptron.zero_output(np.random.default_rng(0), (len(FEATURES), self.hidden, len(OUTPUTS)))
-        if weights != ZERO:
-            held = load(weights, "LearnedHopping", FEATURES)
-            network = filled({"network": network}, held.arrays, weights)["network"]
-        self.network, self.weights, self.step, self.stalled, self.height = network, weights, step, stalled, height
+        found, self.trained = read({"network": network}, weights, "LearnedHopping", FEATURES)
+        self.network, self.weights, self.step, self.stalled, self.height = found["network"], weights, step, stalled, height
 
     def __call__(self, key, parents: Structure, system: System) -> Structure:
         parent = parents[0]

@@ -141,11 +141,12 @@ class Swap(Generator):
         x0 = parents.positions[0]
         k_count, key = jr.split(key)
         n_swaps = jr.randint(k_count, (), 1, self.most + 1)
+        numbers = jnp.asarray(system.numbers)
 
         def one(i, x):
             k1, k2 = jr.split(jr.fold_in(key, i))
             a = jnp.argmax(jnp.where(system.searched, jr.uniform(k1, system.mask.shape), -1))
-            other = system.searched & (system.numbers != system.numbers[a])
+            other = system.searched & (numbers != numbers[a])
             b = jnp.argmax(jnp.where(other, jr.uniform(k2, system.mask.shape), -1))
             b = jnp.where(other.any(), b, a)
             return x.at[a].set(x[b]).at[b].set(x[a])

@@ -65,7 +65,7 @@ class Trained:
         if unknown:
             raise InputError(
                 f'the weights "{name}" were trained on {symbols(self.species)} and know no {symbols(unknown)}; train others by '
-                "`thalweg train`, or set transfer = true in [relaxer] to use them all the same"
+                "`thalweg train`, or set transfer = true beside them to use them all the same"
             )
 
 

@@ -23,8 +23,9 @@ class LearnedHopping(Search):
 
     A residual: with an output of zero it is `BasinHopping([Displace(step)], starts)` to the last bit. Weights of a network
     may have a trailing axis of walkers, each of which then goes by its own, as in training
-    (`thalweg.learning.hopping`). `weights` is a name that ships, a file of `thalweg train`, or "zero"; the other arguments are
-    those of `BasinHopping`, whose runs begin anew in the same way.
+    (`thalweg.learning.hopping`). `weights` is a name that ships, a file of `thalweg train`, or "zero"; atoms that they were not
+    trained on are refused unless `transfer` is set. The other arguments are those of `BasinHopping`, whose runs begin anew in
+    the same way.
     """
 
     learned: ClassVar[tuple[str, ...]] = ("network",)
@@ -34,6 +35,7 @@ class LearnedHopping(Search):
     walk: BasinHopping
     step: float
     weights: str = eqx.field(static=True)
+    transfer: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -44,12 +46,13 @@ class LearnedHopping(Search):
         temperature: float = 0.8,
         energy_scale: float = 1.0,
         patience: int = 20,
+        transfer: bool = False,
     ):
         for name, value in {"step": step, "temperature": temperature, "energy_scale": energy_scale}.items():
             if isinstance(value, int | float) and not value > 0:
                 raise InputError(f"search.{name} of a learned hopping is {value}; it must be positive")
         kick = LearnedKick(weights, step)
-        self.network, self.weights, self.step = kick.network, weights, step
+        self.network, self.weights, self.step, self.transfer = kick.network, weights, step, transfer
         self.walk = BasinHopping(
             (kick,), starts, start_weights=start_weights, temperature=temperature, energy_scale=energy_scale, patience=patience
         )
@@ -64,6 +67,8 @@ class LearnedHopping(Search):
         return self.walk.origins
 
     def init(self, system: System, n_walkers: int, dtype) -> State:
+        if not self.transfer and not isinstance(system.numbers, jax.core.Tracer):  # training asks inside a program
+            self.walk.moves[0].trained.check(self.weights, system.numbers, system.pbc)  # type: ignore[attr-defined]
         return self.walk.init(system, n_walkers, dtype)
 
     def ask(self, key, state: State, system: System) -> Proposals:
