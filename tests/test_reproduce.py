@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thalweg import cli
-from thalweg.benchmark import learn2hop, learn2hop_hulls
+from thalweg.benchmark import learn2hop, learn2hop_hulls, learn2hop_transfer
 from thalweg.benchmark.experiments import Cells, Estimate, Options, Skipped, Table, experiment, run_table, verdict
 from thalweg.benchmark.fresh_starts import fraction, per_success
 from thalweg.benchmark.learn2hop_methods import problem
@@ -200,6 +200,28 @@ def test_without_a_name_experiments_are_listed(capsys):
     assert cli.main(["reproduce"]) == 0
     out = capsys.readouterr().out
     assert all(table.name in out for table in experiment("learn2hop").tables)
+
+
+def test_expensive_tables_are_run_only_when_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["reproduce", "learn2hop", "--table", "ablation"]) == InputError.exit_code
+    assert "the table ablation is expensive: nine trainings" in capsys.readouterr().err
+    # Table 3 of the paper leaves out eight groups.
+    assert len(experiment("learn2hop").table("ablation").methods) == 9
+
+
+def test_transfer_takes_the_weights_of_the_other_system():
+    """Table 6: trained on Lennard-Jones particles and used on silicon, and the other way round."""
+    table = experiment("learn2hop").table("transfer")
+    given = table.settings("LJ13", "annealed", Options())
+    assert "weights" not in given
+    assert learn2hop_transfer.PUBLISHED == {"SW64": (-261.7, -261.8), "LJ13": (-35.6, -44.33)}
+    rows = [
+        row("transfer", "LJ13", method, energies=[e, e + 0.2, None], horizon=340, weights=weights)
+        for method, e, weights in (("annealed", -43.0, "zero"), ("transferred", -36.0, "stillinger-weber"))
+    ]
+    notes = learn2hop_transfer.transfer_sections(rows)[0].notes
+    assert notes == ("LJ13, mean energy: transferred is worse than the best baseline, annealed",)
 
 
 @pytest.mark.slow

@@ -240,3 +240,12 @@ def listed(values) -> list:
 def numbers(values) -> np.ndarray:
     """Numbers of a row again: infinite where there is None."""
     return np.array([np.inf if v is None else v for v in values], float)
+
+
+def mean_of(row: Mapping) -> Estimate:
+    """Mean lowest energy of the starts of a row with bounds of 1.96 standard errors; those without an energy are left out."""
+    energies = numbers(row["energies"])
+    energies = energies[np.isfinite(energies)]
+    error = float(energies.std(ddof=1) / np.sqrt(len(energies))) if len(energies) > 1 else np.inf
+    mean = float(energies.mean()) if len(energies) else np.inf
+    return Estimate(mean, mean - 1.96 * error, mean + 1.96 * error)

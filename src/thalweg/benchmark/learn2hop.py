@@ -13,8 +13,8 @@ from itertools import groupby
 
 import numpy as np
 
-from thalweg.benchmark import learn2hop_hulls
-from thalweg.benchmark.experiments import Estimate, Experiment, Options, Section, Table, numbers, verdict
+from thalweg.benchmark import learn2hop_hulls, learn2hop_transfer
+from thalweg.benchmark.experiments import Estimate, Experiment, Options, Section, Table, mean_of, numbers, verdict
 from thalweg.benchmark.fresh_starts import POLISH, fraction, per_success
 from thalweg.benchmark.learn2hop_methods import LEARNED, finds, horizon_for, problem, relaxed_once, result, weights_for
 from thalweg.display import plural
@@ -27,7 +27,7 @@ HORIZONS = {"LJ13": 340, "LJ19": 900, "LJ26": 900}
 #: Largest evaluations of a start of the table of restarts.
 BUDGETS = {"LJ19": 10_000, "LJ23": 15_000, "LJ26": 20_000, "LJ33": 40_000, "LJ38": 60_000}
 QUICK_COUNT = 32
-MAIN = ("adam", "fire", "annealed", "hop", "squeeze", "tuned", *LEARNED)
+MAIN = ("adam", "fire", "annealed", "hop", "squeeze", "tuned", "learned", "learned-hop", "learn2hop")
 #: Table 2: lowest and mean energy of 150 starts after 50,000 steps; in it Adam and FIRE relax each start once.
 PUBLISHED = {
     "LJ13": {
@@ -172,15 +172,6 @@ def table2_measure(settings: dict, note: Callable[[str], None]) -> dict:
     return result(*finds(settings, settings["evaluations"]))
 
 
-def mean_of(row: Mapping) -> Estimate:
-    """Mean lowest energy of the starts, with bounds of 1.96 standard errors; starts without an energy are left out."""
-    e = numbers(row["energies"])
-    e = e[np.isfinite(e)]
-    error = float(e.std(ddof=1) / np.sqrt(len(e))) if len(e) > 1 else np.inf
-    mean = float(e.mean()) if len(e) else np.inf
-    return Estimate(mean, mean - 1.96 * error, mean + 1.96 * error)
-
-
 def table2_sections(rows: Sequence[Mapping]) -> list[Section]:
     """Lowest and mean energies beside the published ones, and how often the lowest known was reached."""
     made = []
@@ -237,5 +228,7 @@ EXPERIMENT = Experiment(
             table2_sections,
         ),
         learn2hop_hulls.TABLE,
+        learn2hop_transfer.TRANSFER,
+        learn2hop_transfer.ABLATION,
     ),
 )  # fmt: skip

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import binomtest
 
-from thalweg.benchmark.experiments import Options, Section, Table, numbers
+from thalweg import presets
+from thalweg.benchmark.experiments import Options, Section, Skipped, Table, numbers
 from thalweg.benchmark.fresh_starts import Finds, find
-from thalweg.benchmark.learn2hop_methods import ALLOYS, LEARNED, horizon_for, method, problem, result, weights_for
+from thalweg.benchmark.learn2hop_methods import ALLOYS, LEARNED, MODELS, horizon_for, method, problem, result, weights_for
 from thalweg.generators.mutation import Swap
 from thalweg.generators.seeded import given
+from thalweg.networks.weights import shipped
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.basin_hopping import BasinHopping
@@ -31,7 +34,9 @@ BOUNDS = {
         0: -131.3757, 3: -139.4255, 7: -148.5446, 15: -164.3647, 19: -171.0204, 22: -176.0172, 30: -188.1328, 38: -199.6755,
     },
 }  # fmt: skip
-METHODS = ("adam", "fire", "annealed", "hop", "hop-10", "tuned", "learned", "learned-hop")
+METHODS = ("adam", "fire", "annealed", "hop", "hop-10", "tuned", "learned", "learned-other", "learned-hop")
+#: Weights that ship and were trained on other alloys.
+OTHER = {"AgAu": "gupta-alloys", "PdPt": "gupta-silver-gold"}
 #: Energies (eV) this near are equal, and a bound of four decimals is met.
 EQUAL = 5e-4
 #: kT of exchanges of species, in energies of a bond.
@@ -59,12 +64,25 @@ def family(name: str) -> tuple[str, int] | None:
 def settings(system: str, name: str, options: Options) -> dict:
     """16 starts of 6,000 evaluations; ten times as many where the method says so."""
     made = problem(system)
+    place = family(system)
+    assert place is not None
+    of, chosen = name, options
+    if name == "learned-other":
+        file = options.weights.get(name, OTHER[place[0]])
+        if file == OTHER[place[0]] and file not in shipped():
+            raise Skipped(f"the weights {file} do not ship")
+        of, chosen = "learned", replace(options, weights={"learned": file})
+    elif name == "learned" and name not in options.weights:
+        # One set of weights for all compositions, the pure metals too.
+        mixed = problem(compositions(place[0])[1])
+        file = presets.suited_weights(MODELS[of], mixed.system, mixed.potential)
+        chosen = replace(options, weights={**options.weights, **({of: file} if file else {})})
     return {
         "count": options.count or 16,
         "evaluations": (options.evaluations or 6000) * (10 if name == "hop-10" else 1),
         "seed": options.seed,
-        "horizon": horizon_for(name, made, options),
-        **weights_for(name, made, options),
+        "horizon": horizon_for(of, made, options),
+        **weights_for(of, made, chosen),
     }
 
 
@@ -72,7 +90,7 @@ def measure(cell: dict, note: Callable[[str], None]) -> dict:
     """The starts of one composition."""
     made = problem(cell["system"])
     how = method(cell["method"], made, cell["evaluations"], cell["horizon"], cell.get("weights"), swaps=True)
-    ordered = cell["method"] in ("annealed", "learned") and len(np.unique(made.system.numbers)) > 1
+    ordered = cell["method"] in ("annealed", "learned", "learned-other") and len(np.unique(made.system.numbers)) > 1
     budget = cell["evaluations"] // 2 if ordered else cell["evaluations"]
     found = find(how.search, how.relaxation, made.system, cell["count"], budget, cell["seed"], how.fmax, how.max_steps)
     row = result(made, found)

@@ -51,11 +51,14 @@ METHODS = {
     "squeeze": "basin hopping with squeezes to 0.4 about the centroid (in a cell, of a ball)",
     "tuned": "this package's own search of such a system: all moves, random and symmetric starts",
     "learned": "the learned annealer, then L-BFGS; again from a new start",
+    "learned-other": "the same with weights of other alloys: gupta-alloys for silver and gold, gupta-silver-gold for palladium "
+    "and platinum",
+    "transferred": "the learned annealer with other weights: lennard-jones for silicon, stillinger-weber for LJ13",
     "learned-hop": "basin hopping whose kicks a network corrects",
     "learn2hop": "the published network, then L-BFGS; again from a new start",
 }
 #: Those that were trained. All others are what they have to beat.
-LEARNED = ("learned", "learned-hop", "learn2hop")
+LEARNED = ("learned", "learned-other", "learned-hop", "learn2hop")
 #: Classes whose weights the trained methods take.
 MODELS = {"learned": "LearnedAnnealing", "learned-hop": "LearnedHopping", "learn2hop": "Learn2Hop"}
 #: Edge (Å) of the cell of 64 silicon atoms: 2x2x2 cubic ones of 5.428 Å (5.248 in print is a transposition).
@@ -130,19 +133,12 @@ def weights_for(method: str, made: Problem, options: Options) -> dict:
     """Name and digest of the weights of a method: those given, or those that ship for such atoms. Raises `Skipped`."""
     if method not in MODELS:
         return {}
-    name = options.weights.get(method)
-    if name is None:
-        name = _fitting(MODELS[method], made)
-        if name is None:
-            raise Skipped(f"no weights of {MODELS[method]} ship for this system; give some by --weights {method}=FILE")
+    name = options.weights.get(method) or presets.suited_weights(MODELS[method], made.system, made.potential)
+    if not name:
+        raise Skipped(f"no weights of {MODELS[method]} ship for this system; give some by --weights {method}=FILE")
     kinds = {"learned": LearnedAnnealing, "learned-hop": LearnedHopping, "learn2hop": Learn2Hop}
     load(name, MODELS[method], kinds[method].features)  # raises in one line what is not there or does not fit
     return {"weights": name, "digest": digest(SHIPPED / f"{name}.json" if name in shipped() else Path(name))}
-
-
-def _fitting(model: str, made: Problem) -> str | None:
-    """The shipped weights of a model that its users get for these atoms."""
-    return presets.suited_weights(model, made.system, made.potential) or None
 
 
 def horizon_for(method: str, made: Problem, options: Options) -> int | None:
@@ -152,8 +148,8 @@ def horizon_for(method: str, made: Problem, options: Options) -> int | None:
     if options.horizon is not None:
         return options.horizon
     if method == "learn2hop":
-        name = options.weights.get(method) or _fitting(MODELS[method], made)
-        if name is not None:
+        name = options.weights.get(method) or presets.suited_weights(MODELS[method], made.system, made.potential)
+        if name:
             held = load(name, MODELS[method], Learn2Hop.features)
             trained = held.trained.get("input", {}).get("loss", {}).get("horizon")
             if isinstance(trained, list) and trained and isinstance(trained[-1], int):
