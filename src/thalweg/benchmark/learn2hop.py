@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
@@ -209,6 +210,13 @@ def is_cluster(name: str) -> bool:
     return bool(re.fullmatch(r"LJ\d+", name)) and int(name[2:]) in lennard_jones()
 
 
+def figures(folder: Path, rows: Sequence[Mapping], options: Options, note: Callable[[str], None]) -> list[Path]:
+    """The paper's figures; drawing needs more of the package than tables do."""
+    from thalweg.benchmark.learn2hop_figures import figures as draw
+
+    return draw(folder, rows, options, note)
+
+
 EXPERIMENT = Experiment(
     "learn2hop",
     "A. Merchant et al., Learn2Hop, ICML 2021 (arXiv:2107.09661)",
@@ -231,4 +239,5 @@ EXPERIMENT = Experiment(
         learn2hop_transfer.TRANSFER,
         learn2hop_transfer.ABLATION,
     ),
+    figures,
 )  # fmt: skip

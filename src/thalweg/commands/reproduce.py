@@ -33,22 +33,20 @@ def reproduce(options: Namespace) -> int:
     note = lambda text: print(text, flush=True)
     with Interrupt(lambda: note("stopping after this cell; Ctrl-C again stops at once")) as interrupt:
         print(f"{made.source}; cells are kept in {path}")
-        rows = []
         for table, systems, methods in wanted:
             if interrupt.pressed():
                 break
-            rows += _print(table, run_table(table, systems, methods, given, cells, note, interrupt.pressed))
+            _print(table, run_table(table, systems, methods, given, cells, note, interrupt.pressed))
         if options.figures and not interrupt.pressed():
-            _draw(made, Path(options.figures), rows, given)
+            _draw(made, Path(options.figures), cells.rows, given)
         return INTERRUPTED if interrupt.pressed() else 0
 
 
-def _print(table: Table, rows: list[dict]) -> list[dict]:
+def _print(table: Table, rows: list[dict]) -> None:
     """Show a table, as far as it got."""
     print(f"\n{table.name}: {table.what}\n")
     for section in table.sections(rows):
         print(section.text)
-    return rows
 
 
 def _draw(made: Experiment, folder: Path, rows: list[dict], given: Options) -> None:
