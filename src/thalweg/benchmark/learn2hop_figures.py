@@ -21,7 +21,7 @@ from thalweg.benchmark.learn2hop_hulls import ATOMS, ends_of, hull, lowest, mixi
 from thalweg.benchmark.learn2hop_methods import Problem, horizon_for, method, problem, starts, weights_for
 from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
-from thalweg.relax.base import Relaxer
+from thalweg.relax.base import Relaxer, largest_norm
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.report.charts import WIDTH, Axis, _x_axis, _y_axis
@@ -31,6 +31,8 @@ from thalweg.report.format import esc
 DRAWN = ("adam", "fire", "annealed", "learned", "learn2hop")
 #: The system of the trajectories, what is left after the longest annealing for the descent, and relaxations along one.
 SYSTEM, DESCENT, LOOKS = "LJ13", 100, 100
+#: Largest force (energies of a bond per bond) at which a descent ends.
+DONE = 1e-4
 #: Lengths of updates below this are drawn as this.
 STILL = 1e-8
 COLOURS = ("#2b7bba", "#d1662b", "#3a9a6a", "#a352a3", "#8a8a2e", "#b8434e", "#5a6b7b", "#c2418c", "#2aa0a0")
@@ -69,7 +71,9 @@ def _followed(potential: Potential, relaxer: Relaxer, numbers, x, looks: int, ev
     def step(carry, _):
         x, state = carry
         out = potential.lanes(x, numbers, None)
+        done = mine.settled(state) & (largest_norm(out.forces) < DONE) & moving
         move, state = mine.step(x, out.forces, out.energy, state)
+        move = jnp.where(done, 0.0, move)
         length = jnp.sqrt((move * move).sum(1).mean(0))
         return (x + move if moving else x, state), (out.energy, length)
 
@@ -85,9 +89,9 @@ def traced(made: Problem, relaxer: Relaxer, x: np.ndarray, minimum: np.ndarray, 
     every = max(1, steps // LOOKS)
     looks = -(-steps // every)
     numbers = jnp.asarray(made.system.numbers)[:, None]
-    potential, mine = as_leaves((made.potential, relaxer), np.float32)
-    with jax.enable_x64(False):
-        lanes = lambda a: jnp.asarray(np.moveaxis(a, 0, -1), jnp.float32)
+    potential, mine = as_leaves((made.potential, relaxer), np.float64)
+    with jax.enable_x64(True):  # in single precision the descents would end in noise
+        lanes = lambda a: jnp.asarray(np.moveaxis(a, 0, -1), jnp.float64)
         e, u, p = _followed(potential, mine, numbers, lanes(x), looks, every, True)
         # Nowhere is a force exactly zero in practice, and atoms without one would count as fixed.
         _, held, _ = _followed(potential, mine, numbers, lanes(minimum[None] * (1 + 1e-6)), looks, every, False)
@@ -111,7 +115,7 @@ def behaviour(folder: Path, options: Options, note: Callable[[str], None]) -> li
         made.system.structure(x[:1]), Relaxation(made.potential, LBFGS(max_step=0.1), 1e-6, 1000)
     ).structures.positions[0]
     relaxers: dict[str, Relaxer] = {}
-    longest = 0
+    horizons: dict[str, int] = {}
     for name in DRAWN:
         try:
             weights = weights_for(name, made, options)
@@ -119,16 +123,17 @@ def behaviour(folder: Path, options: Options, note: Callable[[str], None]) -> li
             note(f"skipped {name} in the figures: {reason}")
             continue
         horizon = horizon_for(name, made, options)
-        longest = max(longest, horizon or 0)
+        horizons[name] = horizon or 0
         relaxers[name] = method(name, made, 10_000, horizon, weights.get("weights")).relaxation.relaxer
-    steps = longest + DESCENT
+    steps = max(horizons.values()) + DESCENT
     traces = {name: traced(made, relaxer, x, np.asarray(minimum), steps) for name, relaxer in relaxers.items()}
     at = np.arange(1, steps + 1)
     best = made.best or 0.0
     energy = [Curve(n, at, np.minimum(t.energies.mean(1), best + 60)) for n, t in traces.items()]
     log = lambda a: np.log10(np.maximum(a, STILL))
     updates = [Curve(n, at, log(t.updates.mean(1))) for n, t in traces.items()]
-    held = [Curve(n, at, log(t.held)) for n, t in traces.items()]
+    # Of a minimum minimisers say only how they treat rounding; what anneals has more to say, until its descent.
+    held = [Curve(n, at[:h], log(t.held[:h])) for n, t in traces.items() if (h := horizons[n])]
     unit = "log10 of the update (bonds)"
     written = [
         draw(folder / name, f"{made.name}: {title}", curves, "Step", label)
