@@ -1,12 +1,13 @@
 """Published tables run again: cells are kept, published numbers are the published ones, verdicts follow from bounds."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from thalweg import cli
-from thalweg.benchmark import learn2hop, learn2hop_hulls, learn2hop_transfer
+from thalweg.benchmark import learn2hop, learn2hop_figures, learn2hop_hulls, learn2hop_transfer
 from thalweg.benchmark.experiments import Cells, Estimate, Options, Skipped, Table, experiment, run_table, verdict
 from thalweg.benchmark.fresh_starts import fraction, per_success
 from thalweg.benchmark.learn2hop_methods import problem
@@ -222,6 +223,19 @@ def test_transfer_takes_the_weights_of_the_other_system():
     ]
     notes = learn2hop_transfer.transfer_sections(rows)[0].notes
     assert notes == ("LJ13, mean energy: transferred is worse than the best baseline, annealed",)
+
+
+def test_figures_are_svg_with_every_line(tmp_path):
+    ends = learn2hop_hulls.BOUNDS["AgAu"]
+    rows = [row("hulls", learn2hop_hulls.compositions("AgAu")[m], "learned", energies=[bound]) for m, bound in ends.items()]
+    (path,) = learn2hop_figures.hulls(tmp_path, rows)
+    drawn = ElementTree.parse(path).getroot()
+    name = "{http://www.w3.org/2000/svg}"
+    lines = drawn.findall(f"{name}path[@class='curve']")
+    assert len(lines) == 2  # the method and the hull
+    assert len(drawn.findall(f"{name}circle")) == len(ends)
+    assert {"learned", "hull"} <= {text.text for text in drawn.findall(f"{name}text")}
+    assert learn2hop_figures.hulls(tmp_path, [{**r, "table": "success"} for r in rows]) == []
 
 
 @pytest.mark.slow

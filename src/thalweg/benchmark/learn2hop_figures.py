@@ -35,7 +35,11 @@ SYSTEM, DESCENT, LOOKS = "LJ13", 100, 100
 DONE = 1e-4
 #: Lengths of updates below this are drawn as this.
 STILL = 1e-8
-COLOURS = ("#2b7bba", "#d1662b", "#3a9a6a", "#a352a3", "#8a8a2e", "#b8434e", "#5a6b7b", "#c2418c", "#2aa0a0")
+#: A method has the same colour in all figures.
+COLOURS = {
+    "adam": "#2b7bba", "fire": "#d1662b", "annealed": "#3a9a6a", "learned": "#a352a3", "learn2hop": "#b8434e", "hop": "#8a8a2e",
+    "hop-10": "#5a6b7b", "tuned": "#2aa0a0", "learned-other": "#c2418c", "learned-hop": "#7a5230", "hull": "#161b22",
+}  # fmt: skip
 STYLE = (
     "svg{font:13px sans-serif;background:#fff}.grid{stroke:#e4e8ed;fill:none}.tick{fill:#56606b;font-size:12px}"
     ".label{fill:#56606b}.curve{fill:none;stroke-width:1.8;stroke-linejoin:round}"
@@ -186,7 +190,7 @@ def draw(path: Path, title: str, curves: Sequence[Curve], x_label: str, y_label:
     ax, ay = Axis(float(x.min()), float(x.max()), _LEFT, _RIGHT), Axis(low - margin, high + margin, _BOTTOM, _TOP)
     parts = [_y_axis(ay, _LEFT, _RIGHT, y_label), _x_axis(ax, _BOTTOM, _TOP, x_label)]
     for k, curve in enumerate(curves):
-        colour = COLOURS[k % len(COLOURS)]
+        colour = COLOURS.get(curve.name, "#161b22")
         good = np.isfinite(curve.y)
         points = [(ax.at(float(a)), ay.at(float(b))) for a, b in zip(curve.x[good], curve.y[good], strict=True)]
         path_of = "M" + "L".join(f"{a} {b}" for a, b in points)
