@@ -20,7 +20,7 @@ from thalweg import cli, cluster, prng
 from thalweg.errors import RunFolderError
 from thalweg.generators.harmonic import Harmonic
 from thalweg.learning import checkpoint, recipe
-from thalweg.learning.evolution import EvolutionStrategy, GeneticAlgorithm, ranks
+from thalweg.learning.evolution import EvolutionStrategy, GeneticAlgorithm, ranks, utilities
 from thalweg.learning.meta import MetaLoss, RelaxerLoss, in_blocks
 from thalweg.learning.trainer import Stage, Trainer, train
 from thalweg.networks.weights import load
@@ -109,6 +109,15 @@ def test_ranks_are_those_of_scipy_within_each_group():
         own = groups == g
         wanted[own] = (rankdata(losses[own]) - 0.5) / own.sum() - 0.5
     np.testing.assert_allclose(ranks(jnp.asarray(losses), jnp.asarray(groups)), wanted, atol=1e-6)
+
+
+def test_utilities_are_those_of_natural_evolution_strategies():
+    losses = np.random.default_rng(0).normal(size=12).astype(np.float32)
+    found = utilities(ranks(jnp.asarray(losses), jnp.zeros(12, jnp.int32)))
+    # Wierstra et al., JMLR 15, 949 (2014), section 3.1, with the middle of each rank: only the better half counts.
+    place = rankdata(losses) - 0.5
+    np.testing.assert_allclose(found, np.maximum(0, np.log(6) - np.log(place)), atol=1e-5)
+    assert (np.asarray(found)[losses > np.median(losses)] == 0).all()
 
 
 def test_a_genetic_algorithm_keeps_its_incumbent_where_mutants_are_worse():

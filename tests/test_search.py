@@ -9,7 +9,9 @@ from thalweg.generators.random import RandomBall
 from thalweg.potentials.many_body import Gupta
 from thalweg.potentials.pair import LennardJones
 from thalweg.presets import cluster_relaxation, cluster_search
-from thalweg.run import Settings, Stop, run
+from thalweg.relax.adapters import GradientDescent
+from thalweg.relax.driver import Relaxation
+from thalweg.run import Settings, Stop, open_session, run
 from thalweg.search.basin_hopping import LONGEST, BasinHopping, run_length
 from thalweg.search.random_search import RandomSearch
 from thalweg.system import cluster
@@ -64,6 +66,19 @@ def test_random_search_makes_every_proposal_a_start():
     np.testing.assert_allclose(result.energy, -19.821489, atol=1e-6)  # the Cambridge Cluster Database
     # Every start is a run of its own; the last of each walker has not been followed by another.
     assert result.progress.runs >= 512 - 2 * 16
+
+
+def test_relaxations_of_one_length_leave_no_walker_behind():
+    """All 17 finish at once and are served two at a time: the one that is left over is not always the same."""
+    potential = LennardJones()
+    relaxation = Relaxation(potential, GradientDescent(1e-6))  # never gets anywhere: every relaxation has its 8 steps
+    settings = Settings(walkers=17, max_steps=8)
+    session = open_session(RandomSearch([RandomBall()]), relaxation, cluster([0] * 5, potential), settings)
+    while session.ledger.relaxations < 17 * 12:
+        session.visit(Stop(relaxations=17 * 12))
+    starts = np.asarray(session.state.search.walkers.run)
+    assert starts.min() >= 10
+    assert starts.max() <= 14
 
 
 def test_run_lengths_are_the_ruler_and_each_scale_gets_the_same_share():

@@ -63,7 +63,9 @@ class EvolutionStrategy(Strategy):
     train networks. `shaping` is what becomes of losses: "plain"; "clipped", both losses of a pair at that of the unperturbed
     parameters on the same task (ESMC, equation 4 of A. Merchant et al., arXiv:2107.09661: losses are
     clipped from above, so that perturbations that end badly do not drown those that end well), which costs a third more; or
-    "ranks" within each group, which makes the size of losses irrelevant. The rate falls by `decay` every 10 updates.
+    "ranks" within each group, which makes the size of losses irrelevant; or "best", ranks of which the better half counts
+    and the best most (utilities of D. Wierstra et al., JMLR 15, 949 (2014)), for landscapes where a few runs in a hundred
+    succeed and all others end alike. The rate falls by `decay` every 10 updates.
     """
 
     pairs: int = eqx.field(static=True, default=64)
@@ -73,8 +75,8 @@ class EvolutionStrategy(Strategy):
     shaping: str = eqx.field(static=True, default="ranks")
 
     def __check_init__(self):
-        if self.shaping not in ("plain", "clipped", "ranks"):
-            raise InputError(f'shaping is "{self.shaping}"; it is "ranks", "clipped" (ESMC) or "plain"')
+        if self.shaping not in ("plain", "clipped", "ranks", "best"):
+            raise InputError(f'shaping is "{self.shaping}"; it is "ranks", "best", "clipped" (ESMC) or "plain"')
         if self.pairs < 1:
             raise InputError(f"pairs is {self.pairs}; an update needs at least one")
         _refuse({"sigma": self.sigma, "rate": self.rate, "decay": self.decay})
@@ -102,8 +104,9 @@ class EvolutionStrategy(Strategy):
 
     def tell(self, key, state: Evolving, losses, groups) -> Evolving:
         losses = jnp.asarray(losses, jnp.float32)
-        if self.shaping == "ranks":
+        if self.shaping in ("ranks", "best"):
             losses = ranks(losses, jnp.tile(groups, 2))
+            losses = losses if self.shaping == "ranks" else -utilities(losses)
         elif self.shaping == "clipped":
             losses = jnp.minimum(losses[: 2 * self.pairs], jnp.tile(losses[2 * self.pairs :], 2))
         difference = losses[: self.pairs] - losses[self.pairs : 2 * self.pairs]
@@ -170,6 +173,11 @@ def ranks(losses, groups):
     below = (same & (losses < losses[:, None])).sum(1)
     equal = (same & (losses == losses[:, None])).sum(1)
     return (below + equal / 2) / same.sum(1) - 0.5
+
+
+def utilities(ranked):
+    """What ranks from -1/2 to 1/2 are worth: log(1/2) - log of the rank from 0 to 1, nothing in the worse half."""
+    return jnp.maximum(jnp.log(0.5) - jnp.log(ranked + 0.5), 0)
 
 
 def standardised(table, groups):

@@ -69,6 +69,19 @@ def group_size(n_lanes: int) -> int:
     return max(1, n_lanes // 8)
 
 
+def _fair_ranks(done, energies):
+    """Ranks (lanes,) of those that are done, counted from a lane that changes from turn to turn.
+
+    Where all finish at once, as relaxations of a fixed length do, those that are left over would else always be the last
+    ones, which would never come to their turn. Which lane is first is a hash of the state, so that resuming is exact.
+    """
+    lane, total = jnp.arange(len(done)), done.sum()
+    bits = lax.bitcast_convert_type(energies.astype(jnp.float32), jnp.uint32)
+    first = (bits.sum(dtype=jnp.uint32) % len(done)).astype(lane.dtype)
+    before = (done & (lane < first)).sum()
+    return jnp.cumsum(done) - 1 - before + jnp.where(lane < first, total, 0)
+
+
 @eqx.filter_jit
 def visit(constant: Constant, state: DeviceState, limits: Limits, n_blocks: int):
     """Run on the device until a limit is met. Returns the new state, what finished, and the number of blocks filled.
@@ -99,7 +112,7 @@ def visit(constant: Constant, state: DeviceState, limits: Limits, n_blocks: int)
         ready = (state.lanes.status != RUNNING).sum()
         lanes, _ = lax.while_loop(lambda c: c[1] < rows, relaxing, (state.lanes, ready))
         done = lanes.status != RUNNING
-        rank = jnp.cumsum(done) - 1
+        rank = _fair_ranks(done, lanes.energy)
         selected = done & (rank < rows)
         # index[r]: the lane in row r; row[l]: the row of lane l (only meaningful where selected).
         index = ((rank == jnp.arange(rows)[:, None]) & done).argmax(1)
