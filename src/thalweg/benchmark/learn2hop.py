@@ -199,7 +199,7 @@ def table2_sections(rows: Sequence[Mapping]) -> list[Section]:
         if {"adam", "fire"} & set(estimates):
             notes.append("adam and fire begin again from new starts until their evaluations are spent; adam-once and "
                          "fire-once relax each start once, as the published ones")  # fmt: skip
-        head = ("method", "from", "lowest", "mean ± standard error", f"reached {known.best:g}", "annealing", "CPU-s")
+        head = ("method", "from", "lowest", "mean ± standard error", f"reached {known.best:.9g}", "annealing", "CPU-s")
         unit = known.potential.units(np.asarray(known.system.numbers))[0]
         made.append(Section(f"{system}: energies in {unit} ({stated(group)})", head, tuple(lines), tuple(notes)))
     return made
