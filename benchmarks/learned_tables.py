@@ -21,7 +21,11 @@ and its evaluations. The command that runs them is
 
 ```bash
 thalweg reproduce learn2hop --json learned.json
+thalweg reproduce learn2hop --quick --figures figures  # LJ13 only, and the drawings of the paper's section 5
 ```
+
+A cell (one method on one system) is kept as soon as it is done, and the same command does not run it again. `thalweg reproduce`
+lists the tables.
 
 Published numbers are those of A. Merchant, L. Metz, S. Schoenholz and E. Cubuk, "Learn2Hop", ICML 2021 (arXiv:2107.09661). All
 methods begin from the same kind of start (uniform in a cube of three bonds, or in the cell, pushed apart by soft spheres), but
