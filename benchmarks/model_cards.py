@@ -50,7 +50,7 @@ NOTES = {
     ),
     "stillinger-weber": (
         "The default for silicon in a cell.",
-        "The crystal: it makes good glasses and does not crystallise. Basin hopping with the move `replicate` finds the crystal.",
+        "The crystal: it makes good glasses and does not crystallise. Basin hopping with the move `replicate` finds it.",
     ),
     "learn2hop-lj13": (
         "The published network (`--relaxer learn2hop`), trained on LJ13 by ESMC, for comparison.",
@@ -92,7 +92,10 @@ def card(path: Path) -> str:
             "",
         ]
         if not all(m["known"] for m in held["measured"]):
-            lines += ["Where the lowest energy is marked \\*, none was given: success is reaching the lowest of these starts.", ""]
+            lines += [
+                "Where the lowest energy is marked \\*, none was given: success is the lowest of these starts.",
+                "",
+            ]
     return "\n".join(lines)
 
 

@@ -169,7 +169,9 @@ def gofee_search(system: System, potential: Potential, surrogate: Surrogate | No
     scale = potential.energy_scale(np.asarray(system.numbers))
     moves, weights = learned_moves(system)
     model = LocalGaussianProcess() if surrogate is None else surrogate
-    return Gofee(moves, (RandomPlaced(),), model, move_weights=weights, energy_scale=1.0 if scale is None else scale)
+    return Gofee(
+        moves, (RandomPlaced(),), model, move_weights=np.asarray(weights), energy_scale=1.0 if scale is None else scale
+    )
 
 
 #: Atoms above which Lennard-Jones clusters have weights of their own.
@@ -197,7 +199,8 @@ def suited_weights(model: str, system: System, potential: Potential) -> str:
 def learned_annealing(system: System, potential: Potential) -> dict:
     """Arguments of the learned annealer that suit a system: units, weights, and the steps of one annealing.
 
-    The number of steps that costs least per success grows faster than the number of atoms.
+    The number of steps that costs least per success grows faster than the number of atoms. Not for metals, whose many-body
+    forces leave fewer minima: many short annealings find more there (docs/benchmarks-learned.md).
     """
     scale = potential.energy_scale(np.asarray(system.numbers))
     n_atoms = len(system.numbers)
@@ -205,7 +208,7 @@ def learned_annealing(system: System, potential: Potential) -> dict:
         "weights": suited_weights("LearnedAnnealing", system, potential),
         "length": float(f"{np.mean(system.bond_lengths):.6g}"),
         "energy": float(f"{1.0 if scale is None else scale:.6g}"),
-        "n_steps": int(np.clip(round(340 * (n_atoms / 13) ** 1.5, -1), 200, 10_000)),
+        "n_steps": 300 if isinstance(potential, Gupta) else int(np.clip(round(340 * (n_atoms / 13) ** 1.5, -1), 200, 10_000)),
     }
 
 

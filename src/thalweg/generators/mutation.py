@@ -32,8 +32,8 @@ class Squeeze(Generator):
     """Positions scaled towards the centroid plus noise: compress, then relax.
 
     The scale is uniform between `factor` and `factor` + `spread` (1 - `factor`): with `spread` 1 anything up to no squeeze
-    at all, which also serves large clusters; with 0 always `factor`. The two-phase idea of Locatelli and Schoen, Comput. Optim. Appl. 21, 55 (2002), doi:10.1023/A:1013596313166, without
-    a second potential: the relaxation from the compressed cluster is the second phase.
+    at all, with 0 always `factor`. The two-phase idea of Locatelli and Schoen, Comput. Optim. Appl. 21, 55 (2002),
+    doi:10.1023/A:1013596313166, without a second potential: the relaxation from the compressed cluster is the second phase.
     """
 
     n_parents: ClassVar[int] = 1

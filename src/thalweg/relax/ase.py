@@ -50,7 +50,8 @@ class ThalwegOptimizer(Optimizer):
         """The relaxer for these atoms; one that must know them cannot work on what a filter makes of them."""
         if not isinstance(atoms, Atoms):
             return self.relaxer
-        pbc = tuple(bool(p) for p in atoms.pbc)
+        x, y, z = (bool(p) for p in atoms.pbc)
+        pbc = (x, y, z)
         self.relaxer.check(atoms.numbers, pbc)
         space = Space(completed(np.asarray(atoms.cell), pbc)[..., None], pbc) if any(pbc) else None
         return self.relaxer.bound(np.asarray(atoms.numbers, np.int32)[:, None], space)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.generators.base import Generator
@@ -67,7 +68,7 @@ class LearnedHopping(Search):
         return self.walk.origins
 
     def init(self, system: System, n_walkers: int, dtype) -> State:
-        if not self.transfer and not isinstance(system.numbers, jax.core.Tracer):  # training asks inside a program
+        if not self.transfer and isinstance(system.numbers, np.ndarray):  # training asks inside a program, of tracers
             self.walk.moves[0].trained.check(self.weights, system.numbers, system.pbc)  # type: ignore[attr-defined]
         return self.walk.init(system, n_walkers, dtype)
 
