@@ -199,16 +199,16 @@ def suited_weights(model: str, system: System, potential: Potential) -> str:
 def learned_annealing(system: System, potential: Potential) -> dict:
     """Arguments of the learned annealer that suit a system: units, weights, and the steps of one annealing.
 
-    The number of steps that costs least per success grows faster than the number of atoms. Not for metals, whose many-body
-    forces leave fewer minima: many short annealings find more there (docs/benchmarks-learned.md).
+    The number of steps that costs least per success grows with the number of atoms, but not for ever; in a cell, where all
+    is slower, it does. Metals, whose many-body forces leave fewer minima, gain by many short ones (docs/benchmarks-learned.md).
     """
     scale = potential.energy_scale(np.asarray(system.numbers))
-    n_atoms = len(system.numbers)
+    n_atoms, most = len(system.numbers), 10_000 if any(system.pbc) else 1700
     return {
         "weights": suited_weights("LearnedAnnealing", system, potential),
         "length": float(f"{np.mean(system.bond_lengths):.6g}"),
         "energy": float(f"{1.0 if scale is None else scale:.6g}"),
-        "n_steps": 300 if isinstance(potential, Gupta) else int(np.clip(round(340 * (n_atoms / 13) ** 1.5, -1), 200, 10_000)),
+        "n_steps": 300 if isinstance(potential, Gupta) else int(np.clip(round(340 * (n_atoms / 13) ** 1.5, -1), 200, most)),
     }
 
 
