@@ -307,7 +307,12 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "LearnedAnnealing": presets.learned_annealing(system, potential),
         "Learn2Hop": presets.learn2hop(system, potential),
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
-        "LearnedHopping": {**scale, "patience": search.patience, "starts": starts},
+        "LearnedHopping": {
+            **scale,
+            "patience": search.patience,
+            "starts": starts,
+            "weights": presets.suited_weights("LearnedHopping", system, potential),
+        },
         "RandomSearch": {"starts": starts},
         "Evolutionary": {**scale, "operators": operators, "starts": starts},
         "MinimaHopping": {**scale, "starts": starts},

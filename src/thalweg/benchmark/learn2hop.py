@@ -32,7 +32,7 @@ SHORTER = {"Au55": 200}
 #: Largest evaluations of a start of the table of restarts.
 BUDGETS = {"LJ19": 10_000, "LJ23": 15_000, "LJ26": 20_000, "LJ33": 40_000, "LJ38": 60_000}
 QUICK_COUNT = 32
-MAIN = ("adam", "fire", "annealed", "hop", "squeeze", "tuned", "learned", "learned-hop", "learn2hop")
+MAIN = ("adam", "fire", "annealed", "hop", "squeeze", "squeeze-short", "tuned", "learned", "learned-hop", "learn2hop")
 #: Table 2: lowest and mean energy of 150 starts after 50,000 steps; in it Adam and FIRE relax each start once.
 PUBLISHED = {
     "LJ13": {

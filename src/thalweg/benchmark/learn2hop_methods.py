@@ -49,6 +49,7 @@ METHODS = {
     "hop": "basin hopping with displacements of all atoms (in a cell, of those in a ball)",
     "hop-10": "the same with ten times the evaluations",
     "squeeze": "basin hopping with squeezes to 0.4 about the centroid (in a cell, of a ball)",
+    "squeeze-short": "the same with hops of at most 80 evaluations, the strongest of these walks on LJ38",
     "tuned": "this package's own search of such a system: all moves, random and symmetric starts",
     "learned": "the learned annealer, then L-BFGS; again from a new start",
     "learned-other": "the same with weights of other alloys: gupta-alloys for silver and gold, gupta-silver-gold for palladium "
@@ -175,8 +176,8 @@ def method(name: str, made: Problem, evaluations: int, horizon: int | None, weig
     starts = [Harmonic()]
     # Walks in a cell relax loosely, as the package's own do: what is lowest in the end is relaxed tightly anyway.
     loose = presets.periodic_settings(made.system)["fmax"] if made.in_cell else 0.02
-    if name in ("hop", "hop-10", "squeeze", "tuned", "learned-hop"):
-        return Method(_walk(name, made, weights, swaps), Relaxation(potential, lbfgs), loose, 500 if made.in_cell else 300)
+    if name in ("hop", "hop-10", "squeeze", "squeeze-short", "tuned", "learned-hop"):
+        return Method(_walk(name, made, weights, swaps), Relaxation(potential, lbfgs), loose, _longest(name, made))
     restarts = RandomSearch(starts)
     relaxer: Relaxer
     if name == "adam":
@@ -195,6 +196,11 @@ def method(name: str, made: Problem, evaluations: int, horizon: int | None, weig
     return Method(restarts, Relaxation(potential, relaxer), 0.02, most)
 
 
+def _longest(name: str, made: Problem) -> int:
+    """Evaluations of a hop at most: those of the learned hop are what it was trained with."""
+    return 500 if made.in_cell else 80 if name in ("squeeze-short", "learned-hop") else 300
+
+
 def _walk(name: str, made: Problem, weights: str | None, swaps: bool) -> Search:
     """A walk of hops."""
     starts = [Harmonic()]
@@ -205,9 +211,9 @@ def _walk(name: str, made: Problem, weights: str | None, swaps: bool) -> Search:
         return LearnedHopping(tuple(starts), weights or ZERO, energy_scale=made.scale)
     moves: list[Generator]
     if made.in_cell:
-        moves = [LocalSqueeze() if name == "squeeze" else LocalDisplace()]
+        moves = [LocalSqueeze() if name.startswith("squeeze") else LocalDisplace()]
     else:
-        moves = [Squeeze(factor=0.4, noise=0.2, spread=0.0) if name == "squeeze" else Displace()]
+        moves = [Squeeze(factor=0.4, noise=0.2, spread=0.0) if name.startswith("squeeze") else Displace()]
     # A pure metal keeps the move, which does nothing there: the programs of all compositions are then the same one.
     moves = [*moves, Swap()] if swaps else moves
     temperature = 0.5 if made.in_cell else 0.8
