@@ -26,9 +26,14 @@ inputs are in `src/thalweg/learning/inputs/`).
 #: What each is for, and what it is not for.
 NOTES = {
     "lennard-jones": (
-        "The default of `--relaxer learned` for Lennard-Jones clusters.",
-        "Clusters above some 45 particles (there are others), periodic systems, and clusters that are not compact: it presses "
-        "atoms together first. LJ31, whose minimum is of another kind than those around it, is hardly ever found.",
+        "The default of `--relaxer learned` for Lennard-Jones clusters of up to 34 particles.",
+        "Larger clusters (there are others), periodic systems, and clusters that are not compact: it presses atoms together "
+        "first. LJ31, whose minimum is of another kind than those around it, is hardly ever found.",
+    ),
+    "lennard-jones-38": (
+        "The default of `--relaxer learned` for Lennard-Jones clusters of 35 to 45 particles: its last stage saw LJ31 and LJ38 "
+        "alone.",
+        "Smaller clusters: what it learned for LJ38, which is a piece of a crystal, it has paid for with LJ19 and LJ26.",
     ),
     "lennard-jones-large": (
         "The default of `--relaxer learned` for Lennard-Jones clusters of more than 45 particles.",

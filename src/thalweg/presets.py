@@ -174,8 +174,8 @@ def gofee_search(system: System, potential: Potential, surrogate: Surrogate | No
     )
 
 
-#: Atoms above which Lennard-Jones clusters have weights of their own.
-LARGE = 45
+#: Weights of the annealer for Lennard-Jones clusters of at most so many atoms.
+SIZES = {"lennard-jones": 34, "lennard-jones-38": 45, "lennard-jones-large": 10**6}
 #: Silver, gold; and with palladium and platinum the metals of the alloys that weights were trained on.
 SILVER_GOLD, NOBLE = {47, 79}, {46, 47, 78, 79}
 
@@ -185,7 +185,7 @@ def suited_weights(model: str, system: System, potential: Potential) -> str:
     species, periodic = {int(z) for z in np.asarray(system.numbers)}, any(system.pbc)
     name = ""
     if isinstance(potential, LennardJones) and len(species) == 1 and not periodic:
-        annealing = "lennard-jones-large" if len(system.numbers) > LARGE else "lennard-jones"
+        annealing = next(name for name, most in SIZES.items() if len(system.numbers) <= most)
         name = {"Learn2Hop": "learn2hop-lj13", "LearnedHopping": "hop-lennard-jones"}.get(model, annealing)
     elif model == "LearnedAnnealing" and isinstance(potential, Gupta) and not periodic:
         gold = potential.parameters == "gold55"

@@ -164,7 +164,7 @@ def _found(name: str) -> Path:
     path = Path(name)
     return (
         SHIPPED / f"{path.stem}.toml"
-        if not path.exists() and name in {n + e for n in shipped() for e in ("", ".toml")}
+        if not path.is_file() and name in {n + e for n in shipped() for e in ("", ".toml")}
         else path
     )
 
