@@ -142,7 +142,7 @@ def behaviour(folder: Path, options: Options, note: Callable[[str], None]) -> li
     written = [
         draw(folder / name, f"{made.name}: {title}", curves, "Step", label)
         for name, title, curves, label in (
-            ("energies.svg", f"mean energy of {count} starts (at most {best + 60:.0f})", energy, "Energy"),
+            ("energies.svg", f"mean energy of {count} starts (cut off at {best + 60:.0f})", energy, "Energy"),
             ("updates.svg", f"root mean square update, mean of {count} starts", updates, unit),
             ("updates-at-a-minimum.svg", "the update that would be made, held at one minimum", held, unit),
         )
