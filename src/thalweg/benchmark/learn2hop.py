@@ -99,10 +99,12 @@ def settings_of(system: str, method: str, options: Options, count: int, evaluati
 
 
 def success_settings(system: str, method: str, options: Options) -> dict:
+    """What a cell of this table is run with."""
     return settings_of(system, method, options, 150, WITHIN[-1], HORIZONS.get(system))
 
 
 def success_measure(settings: dict, note: Callable[[str], None]) -> dict:
+    """What its starts found, the last relaxation within the evaluations."""
     return result(*finds(settings, settings["evaluations"] + POLISH))
 
 
@@ -132,11 +134,13 @@ def success_sections(rows: Sequence[Mapping]) -> list[Section]:
 
 
 def restarts_settings(system: str, method: str, options: Options) -> dict:
+    """What a cell of this table is run with: budgets grow with the size."""
     n = int(system[2:])
     return settings_of(system, method, options, 150, BUDGETS.get(system, int(max(3000, round(12 * n**2.35, -3)))))
 
 
 def restarts_measure(settings: dict, note: Callable[[str], None]) -> dict:
+    """What its starts found, each ended at its first success."""
     return result(*finds(settings, settings["evaluations"] + POLISH, stop_at_target=True))
 
 
@@ -168,11 +172,13 @@ def restarts_sections(rows: Sequence[Mapping]) -> list[Section]:
 
 
 def table2_settings(system: str, method: str, options: Options) -> dict:
+    """What a cell of this table is run with."""
     steps = SHORTER.get(system) if method == "learned" else None
     return settings_of(system, method, options, 150, 2000 if options.quick else 50_000, steps)
 
 
 def table2_measure(settings: dict, note: Callable[[str], None]) -> dict:
+    """What its starts found, or what one relaxation from each gave."""
     if settings["method"].endswith("-once"):
         return relaxed_once(settings)
     return result(*finds(settings, settings["evaluations"]))

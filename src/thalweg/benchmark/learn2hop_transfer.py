@@ -43,6 +43,7 @@ RECIPE, EVALUATIONS = "learn2hop-lj13", 500
 
 
 def transfer_settings(system: str, name: str, options: Options) -> dict:
+    """What a cell of this table is run with: own weights, or those of the other system."""
     made = problem(system)
     of = "learned" if name == "transferred" else name
     if name == "transferred":
@@ -60,6 +61,7 @@ def transfer_settings(system: str, name: str, options: Options) -> dict:
 
 
 def transfer_measure(cell: dict, note: Callable[[str], None]) -> dict:
+    """What its starts found."""
     of = "learned" if cell["method"] == "transferred" else cell["method"]
     return result(*finds({**cell, "method": of}, cell["evaluations"]))
 
@@ -96,6 +98,7 @@ def transfer_sections(rows: Sequence[Mapping]) -> list[Section]:
 
 
 def ablation_settings(system: str, name: str, options: Options) -> dict:
+    """What a cell of this table is trained and measured with."""
     return {
         "count": options.count or 150,
         "evaluations": options.evaluations or EVALUATIONS,

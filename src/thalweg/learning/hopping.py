@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from thalweg.errors import InputError
-from thalweg.learning.meta import RUINED, MetaLoss, floats
+from thalweg.learning.meta import RUINED, MetaLoss, floats, log_uniform, shared_out
 from thalweg.networks.weights import with_parameters
 from thalweg.potentials.base import Potential
 from thalweg.relax.base import RUNNING, Relaxer
@@ -87,16 +87,13 @@ class HoppingLoss(MetaLoss):
         self.fmax = tuple(fmax * scale / float(np.mean(s.bond_lengths)) for s, scale in zip(systems, scales, strict=True))
 
     def groups(self, n_tasks: int) -> np.ndarray:
-        ends = np.cumsum(self.shares) / np.sum(self.shares)
-        return np.searchsorted(ends, (np.arange(n_tasks) + 0.5) / n_tasks).astype(np.int32)
+        return shared_out(self.shares, n_tasks)
 
     def plan(self, rng: np.random.Generator):
-        low, high = np.log(self.horizon)
-        return np.int32(round(float(np.exp(rng.uniform(low, high)))))
+        return log_uniform(self.horizon, rng.uniform())
 
     def typical(self, most: bool = False):
-        low, high = np.log(self.horizon)
-        return np.int32(round(float(np.exp(high if most else (low + high) / 2))))
+        return log_uniform(self.horizon, 1.0 if most else 0.5)
 
     def measuring(self):
         return eqx.tree_at(lambda loss: loss.haste, self, np.zeros((), np.float32))

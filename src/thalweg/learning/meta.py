@@ -103,16 +103,13 @@ class RelaxerLoss(MetaLoss):
         self.block = block
 
     def groups(self, n_tasks: int) -> np.ndarray:
-        ends = np.cumsum(self.shares) / np.sum(self.shares)
-        return np.searchsorted(ends, (np.arange(n_tasks) + 0.5) / n_tasks).astype(np.int32)
+        return shared_out(self.shares, n_tasks)
 
     def plan(self, rng: np.random.Generator):
-        low, high = np.log(self.horizon)
-        return np.int32(round(float(np.exp(rng.uniform(low, high)))))
+        return log_uniform(self.horizon, rng.uniform())
 
     def typical(self, most: bool = False):
-        low, high = np.log(self.horizon)
-        return np.int32(round(float(np.exp(high if most else (low + high) / 2))))
+        return log_uniform(self.horizon, 1.0 if most else 0.5)
 
     def losses(self, key, parameters, task, n_tasks: int, plan):
         group = self.groups(n_tasks)
@@ -171,6 +168,18 @@ def in_blocks(run, block: int | None, *trees: PyTree):
     of = lambda a, row: a if a.shape[-1] == 1 else a[..., row]
     out = lax.map(lambda row: run(*jax.tree.map(lambda a: of(a, row), trees)), rows)
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)[..., :n], out)
+
+
+def shared_out(shares: tuple[float, ...], n_tasks: int) -> np.ndarray:
+    """Which system each task is of (n_tasks,), by their shares."""
+    ends = np.cumsum(shares) / np.sum(shares)
+    return np.searchsorted(ends, (np.arange(n_tasks) + 0.5) / n_tasks).astype(np.int32)
+
+
+def log_uniform(horizon: tuple[int, int], u: float) -> np.int32:
+    """The number of evaluations at `u` from 0 to 1 between least and most, even in the logarithm."""
+    low, high = np.log(horizon)
+    return np.int32(round(float(np.exp(low + (high - low) * u))))
 
 
 def floats(tree: PyTree) -> PyTree:

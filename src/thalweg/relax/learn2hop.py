@@ -18,6 +18,7 @@ from thalweg.relax import component_features as features_of
 from thalweg.relax.base import Relaxer
 from thalweg.relax.component_features import DECAYS, ETAS, FEATURES, GROUPS, OF_ATOMS, OF_COMPONENTS, OF_STRUCTURES
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.relax.phases import descended
 from thalweg.space import Space
 from thalweg.structure import PADDING
 from thalweg.typing import Array, PyTree
@@ -132,7 +133,7 @@ class Learn2Hop(Relaxer):
         step = state["step"]
         hopping = step < self.n_steps
         move, averages = lax.cond(hopping.any(), lambda *a: self._hop(*a), lambda *a: self._stand(*a), x, force, state)
-        down, then = lax.cond(hopping.all(), lambda *a: self._wait(*a), lambda *a: self._descend(*a), x, force, energy, state)
+        down, then = descended(self.then, self.n_steps, x, force, energy, state)
         return jnp.where(hopping, move, down), {**averages, "step": step + 1, "then": then}
 
     def _stand(self, x, force, state):
@@ -147,15 +148,6 @@ class Learn2Hop(Relaxer):
         move = self.displacement(component, atom, structure, without) * self.length
         moved = (squares[-1] > 0).any(1, keepdims=True)
         return jnp.where(moved, move, 0.0), {"means": means, "squares": squares}
-
-    def _wait(self, x, force, energy, state):
-        return jnp.zeros_like(x), state["then"]
-
-    def _descend(self, x, force, energy, state):
-        """The second relaxer's step; it begins anew where the network ends."""
-        hopping = state["step"] < self.n_steps
-        begun = self.then.reset(state["then"], x, hopping | (state["step"] == self.n_steps))
-        return self.then.step(x, force, energy, begun)
 
     def accumulated(self, gradient, means, squares):
         """The gradient in reduced units and within bounds, and the averages after it."""

@@ -17,6 +17,7 @@ from thalweg.prng import normals
 from thalweg.relax.annealing import langevin, words_of
 from thalweg.relax.base import Relaxer
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.relax.phases import descended
 from thalweg.space import Space
 from thalweg.typing import Array, PyTree
 
@@ -133,7 +134,7 @@ class LearnedAnnealing(Relaxer):
         step = state["step"]
         hot = step < self.n_steps
         move, dynamics = lax.cond(hot.any(), lambda *a: self._anneal(*a), lambda *a: self._stand(*a), x, force, energy, state)
-        down, then = lax.cond(hot.all(), lambda *a: self._wait(*a), lambda *a: self._descend(*a), x, force, energy, state)
+        down, then = descended(self.then, self.n_steps, x, force, energy, state)
         return jnp.where(hot, move, down), {**dynamics, "step": step + 1, "then": then}
 
     def _stand(self, x, force, energy, state):
@@ -156,15 +157,6 @@ class LearnedAnnealing(Relaxer):
         pushed, shaken = lax.optimization_barrier(self.corrected(x, force, v, averaged, through, noise))
         move, v = langevin(v, pushed, kt, shaken, dt, friction, self.max_step * self.length)
         return move, {"v": v, "averaged": averaged, "words": words}
-
-    def _wait(self, x, force, energy, state):
-        return jnp.zeros_like(x), state["then"]
-
-    def _descend(self, x, force, energy, state):
-        """The second relaxer's step; it begins anew where the dynamics ends."""
-        hot = state["step"] < self.n_steps
-        begun = self.then.reset(state["then"], x, hot | (state["step"] == self.n_steps))
-        return self.then.step(x, force, energy, begun)
 
     def corrected(self, x, force, v, averaged, through, noise):
         """(force, noise), each (atoms, 3, *lanes), after what the network adds; zero outputs change nothing."""
