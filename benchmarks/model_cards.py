@@ -37,8 +37,8 @@ NOTES = {
     ),
     "lennard-jones-large": (
         "The default of `--relaxer learned` for Lennard-Jones clusters of more than 45 particles.",
-        "The other funnel: of LJ75 (a Marks decahedron) and LJ98 it finds icosahedral structures nearly always. Basin hopping "
-        "with all moves, the default without `--relaxer`, finds both in seconds.",
+        "LJ75 and what lies in a funnel of its own: few annealings end there (see the benchmarks). Basin hopping with all "
+        "moves, the default without `--relaxer`, does better.",
     ),
     "gupta-gold": (
         "The default for gold in the Gupta potential with the parameters of Learn2Hop's Table 2 (`gold55`).",
@@ -59,7 +59,7 @@ NOTES = {
     ),
     "learn2hop-lj13": (
         "The published network (`--relaxer learn2hop`), trained on LJ13 by ESMC, for comparison.",
-        "Anything but LJ13 and clusters of that size: the learned annealer is better and costs a third.",
+        "Anything but LJ13 and clusters of that size; the learned annealer is better there too (see the benchmarks).",
     ),
     "hop-lennard-jones": (
         "The learned hop (`--method learned-hopping`) for Lennard-Jones clusters.",
