@@ -37,6 +37,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "annealing": "thalweg.relax.annealing:Annealing",
         "learn2hop": "thalweg.relax.learn2hop:Learn2Hop",
         "learned": "thalweg.relax.learned_annealing:LearnedAnnealing",
+        "stridernet": "thalweg.relax.strider:Strider",
     },
     "filter": {
         "positions": "thalweg.relax.filters:Positions",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 #: Squared distance given to pairs that do not exist (an atom with itself, padding): far outside of any interaction, and
@@ -47,9 +48,7 @@ def sum_rows(pair: Callable, positions, numbers, init, per_row=None, space=None,
     x, y, z = (tiling.own(positions[:, k]) for k in range(3))
     padding = numbers < 0
     slot = jnp.arange(positions.shape[0])[:, None]
-    # Rows behind the last atom are padding in every lane: the bound is dynamic, so one program serves many sizes.
-    n_rows = jnp.max(jnp.where(padding.reshape(len(slot), -1), 0, slot + 1))
-    n_blocks = (n_rows + tiling.tiles - 1) // tiling.tiles
+    n_blocks = _blocks(numbers, tiling.tiles)
     padding, rows = tiling.own(padding), [tiling.rows(positions[:, k]) for k in range(3)]
     absent_rows = tiling.rows(numbers < 0) | tiling.behind
     if space is not None:
@@ -85,6 +84,21 @@ def sum_rows(pair: Callable, positions, numbers, init, per_row=None, space=None,
         imaged = lambda k, carry: visit(k % n_blocks, shifts[k // n_blocks], carry)
         out = lax.fori_loop(0, n_blocks * len(shifts), imaged, start)
     return jax.tree.map(tiling.collected, out)
+
+
+def _blocks(numbers, tiles: int):
+    """Passes over the rows: those behind the last atom are padding in every lane.
+
+    The number is dynamic, so that one program serves many sizes. Where `numbers` are NumPy's, and so known while the program is
+    made, it is static, and the sum can be differentiated in reverse.
+    """
+    known = isinstance(numbers, np.ndarray)
+    real = (numbers >= 0).reshape(numbers.shape[0], -1)
+    if known:
+        n_rows = int((real.any(1) * np.arange(1, len(real) + 1)).max(initial=0))
+    else:
+        n_rows = jnp.max(jnp.where(real, jnp.arange(1, len(real) + 1)[:, None], 0))
+    return (n_rows + tiles - 1) // tiles
 
 
 class _Tiling:

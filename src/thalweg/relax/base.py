@@ -25,14 +25,18 @@ class Relaxer(eqx.Module):
 
     #: True where a relaxation leaves the basin it begins in and is long: hops between minima make no sense with it.
     wanders: ClassVar[bool] = False
+    #: True where the energies of single atoms are read, which calculators do not give.
+    reads_energies: ClassVar[bool] = False
 
     def check(self, numbers, pbc) -> None:
         """Raise `InputError` for atoms (atoms,) or boundaries that this relaxer was not made for; by default nothing is."""
 
-    def bound(self, numbers, space) -> Relaxer:
+    def bound(self, numbers, space, evaluation=None, neighbors=None) -> Relaxer:
         """This relaxer for certain atoms: `numbers` (atoms, *lanes or 1) and their `Space` or None.
 
         Drivers ask for it before they step. Minimisers do not care; what reads species or neighbours keeps them in itself.
+        `evaluation` is that of the present structures, with the energies of their atoms, `neighbors` the potential's list of
+        them; both only where there are any.
         """
         return self
 

@@ -136,7 +136,8 @@ def advance(lanes: Lanes, relaxation: Relaxation, numbers, free, space: Space | 
         forces = forces * free
         running = lanes.status == RUNNING
         steps = lanes.steps + running
-        move, state = relaxer.bound(numbers, here).step(lanes.coordinates, forces, energy, lanes.state)
+        bound = relaxer.bound(numbers, here, out, neighbors)
+        move, state = bound.step(lanes.coordinates, forces, energy, lanes.state)
         status = jnp.where(steps >= relaxation.max_steps, STEP_LIMIT, RUNNING)
         status = jnp.where((largest_norm(forces) < relaxation.fmax) & relaxer.settled(lanes.state), CONVERGED, status)
         status = jnp.where(out.ok, status, FAILED)

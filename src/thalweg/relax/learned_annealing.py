@@ -104,7 +104,7 @@ class LearnedAnnealing(Relaxer):
         if not self.transfer:
             self.trained.check(self.weights, numbers, pbc)
 
-    def bound(self, numbers, space):
+    def bound(self, numbers, space, evaluation=None, neighbors=None):
         put = lambda tree: (tree.numbers, tree.space)
         return eqx.tree_at(put, self, (numbers, space), is_leaf=lambda a: a is None)
 

@@ -1,0 +1,246 @@
+"""The policy of StriderNet as a relaxer: a graph network displaces all atoms at once, step by step."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from thalweg.errors import InputError, suggest
+from thalweg.networks.displacement import ARCHITECTURES
+from thalweg.networks.strider import DisplacementNetwork
+from thalweg.networks.weights import ZERO, Trained, read, symbols
+from thalweg.potentials.base import Evaluation
+from thalweg.potentials.neighbors import Neighbors
+from thalweg.potentials.radius_graph import radius_graph
+from thalweg.prng import normals
+from thalweg.relax.annealing import words_of
+from thalweg.relax.atom_features import EDGES, NODES, described
+from thalweg.relax.base import Relaxer
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.relax.phases import descended
+from thalweg.space import Space
+from thalweg.typing import Array, PyTree
+
+#: Graph cutoff, in bonds, where none are given: between the first and the second shell.
+REACH = 1.4
+#: What the features of nodes and edges are in the paper.
+PUBLISHED_NODES, PUBLISHED_EDGES = ("type", "energy", "neighbour-sum", "neighbour-mean"), ("vector", "stretch")
+
+
+class Strider(Relaxer):
+    """`n_steps` displacements by a trained policy, then `then` to the bottom.
+
+    V. Bihani et al., ICML 2023 (arXiv:2301.12477). The policy is a normal distribution whose mean a network reads from the
+    radius graph of the atoms, their energies and distances, and whose standard deviation is `noise` in every direction,
+    falling geometrically to `noise_end` (paper: constant, sqrt(1e-5)); means are reduced by their mean over atoms and cut off
+    at `max_step`. `architecture` names the network, `nodes` and `edges` what it reads. Different from the authors' code:
+    lengths are in units of `length` and energies of `energy`, so that weights serve other units, and normalisation is over
+    the atoms of one structure.
+
+    `species` are the atomic numbers that types stand for, in rising order, `cutoffs` the radii of the graph and `rests` the
+    distances that stretches are measured from, both for 11, 12, .., 22, .. of them and both in the user's units.
+    `slots` are the neighbours that an atom may have; one with more ends its relaxation as "not finite".
+    """
+
+    learned: ClassVar[tuple[str, ...]] = ("network",)
+    wanders: ClassVar[bool] = True
+    reads_energies: ClassVar[bool] = True
+
+    network: DisplacementNetwork
+    weights: str = eqx.field(static=True)
+    transfer: bool = eqx.field(static=True)
+    trained: Trained = eqx.field(static=True)
+    architecture: str = eqx.field(static=True)
+    hidden: int = eqx.field(static=True)
+    layers: int = eqx.field(static=True)
+    nodes: tuple[str, ...] = eqx.field(static=True)
+    edges: tuple[str, ...] = eqx.field(static=True)
+    species: tuple[int, ...] = eqx.field(static=True)
+    cutoffs: tuple[float, ...] = eqx.field(static=True)
+    rests: tuple[float, ...] = eqx.field(static=True)
+    slots: int = eqx.field(static=True)
+    n_steps: int
+    scale: float
+    noise: float
+    noise_end: float
+    seed: int
+    max_step: float
+    length: float
+    energy: float
+    then: Relaxer
+    numbers: Array | None  # (atoms, lanes or 1) of what is relaxed, and below what else is known of it
+    space: Space | None
+    energies: Any  # (atoms, lanes)
+    neighbors: Neighbors | None
+
+    def __init__(
+        self,
+        weights: str = ZERO,
+        architecture: str = "strider",
+        hidden: int = 48,
+        layers: int = 1,
+        nodes: tuple[str, ...] = PUBLISHED_NODES,
+        edges: tuple[str, ...] = PUBLISHED_EDGES,
+        species: tuple[int, ...] = (),
+        cutoffs: tuple[float, ...] = (),
+        rests: tuple[float, ...] = (),
+        slots: int = 28,
+        n_steps: int = 100,
+        scale: float = 2.0,
+        noise: float = 10**-2.5,
+        noise_end: float | None = None,
+        seed: int = 0,
+        max_step: float = 0.3,
+        length: float = 1.0,
+        energy: float = 1.0,
+        then: Relaxer = LBFGS(max_step=0.15),  # noqa: B008 (immutable)
+        transfer: bool = False,
+    ):
+        for name, value in {"n_steps": n_steps, "length": length, "energy": energy, "slots": slots}.items():
+            if isinstance(value, int | float) and not value > 0:
+                raise InputError(f"{name} of a policy is {value}; it must be positive")
+        if architecture not in ARCHITECTURES:
+            raise InputError(f'there is no architecture "{architecture}".{suggest(architecture, ARCHITECTURES)}')
+        _known(nodes, NODES, "nodes")
+        _known(edges, EDGES, "edges")
+        self.species = tuple(sorted(int(z) for z in species)) or (0,)
+        pairs = len(self.species) * (len(self.species) + 1) // 2
+        for name, values in (("cutoffs", cutoffs), ("rests", rests)):
+            if len(values) not in (0, pairs):
+                raise InputError(
+                    f"{name} of a policy are {len(values)} numbers, and {len(self.species)} species have {pairs} pairs"
+                )
+        self.architecture, self.hidden, self.layers, self.slots = architecture, hidden, layers, slots
+        self.nodes, self.edges, self.cutoffs, self.rests = tuple(nodes), tuple(edges), tuple(cutoffs), tuple(rests)
+        self.n_steps, self.scale, self.noise, self.seed, self.max_step = n_steps, scale, noise, seed, max_step
+        self.noise_end = noise if noise_end is None else noise_end
+        self.length, self.energy, self.then, self.transfer, self.weights = length, energy, then, transfer, weights
+        self.numbers = self.space = self.energies = self.neighbors = None
+        made = ARCHITECTURES[architecture].random(
+            np.random.default_rng(seed), self.width(NODES, self.nodes), self.width(EDGES, self.edges), hidden, layers
+        )
+        found, self.trained = read({"network": made}, weights, "Strider", self.features)
+        self.network = found["network"]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What weights belong to: the architecture and what it reads."""
+        return (self.architecture, *self.nodes, *self.edges, *(f"z{z}" for z in self.species if len(self.species) > 1))
+
+    def width(self, known, names) -> int:
+        """Number of features that names stand for."""
+        return sum(len(self.species) if name == "type" else known[name] for name in names)
+
+    def check(self, numbers, pbc) -> None:
+        if not self.transfer:
+            self.trained.check(self.weights, numbers, pbc)
+        strangers = {int(z) for z in np.asarray(numbers).ravel() if z >= 0} - set(self.species)
+        if strangers and len(self.species) > 1:
+            raise InputError(
+                f"this policy knows {symbols(self.species)} and not {symbols(sorted(strangers))}; give species, with their "
+                "cutoffs and rests"
+            )
+
+    def bound(self, numbers, space, evaluation: Evaluation | None = None, neighbors=None):
+        if evaluation is None:
+            raise InputError("a policy reads the energies of atoms, which are not known here; use another relaxer")
+        put = lambda r: (r.numbers, r.space, r.energies, r.neighbors)
+        held = (numbers, space, evaluation.atomic_energies, neighbors)
+        return eqx.tree_at(put, self, held, is_leaf=lambda a: a is None)
+
+    def init(self, x) -> PyTree:
+        lanes = x.shape[2:]
+        words = jnp.zeros((2, *lanes), jnp.uint32)
+        return {"step": jnp.zeros(lanes, jnp.int32), "words": words, "then": self.then.init(x)}
+
+    def settled(self, state):
+        return state["step"] >= self.n_steps
+
+    def reset(self, state, x, mask) -> PyTree:
+        then = self.then.reset(state["then"], x, mask)
+        return {"step": jnp.where(mask, 0, state["step"]), "words": state["words"], "then": then}
+
+    def step(self, x, force, energy, state):
+        step = state["step"]
+        words = jnp.where(step == 0, words_of(x, self.seed), state["words"])
+        striding = step < self.n_steps
+        stand = lambda x, *_: jnp.zeros_like(x)
+        move = lax.cond(striding.any(), lambda *a: self._strode(*a), stand, x, force, words, step)
+        down, then = descended(self.then, self.n_steps, x, force, energy, state)
+        return jnp.where(striding, move, down), {"step": step + 1, "words": words, "then": then}
+
+    def _strode(self, x, force, words, step):
+        """Displacements (atoms, 3, *lanes) drawn from the policy."""
+        atoms = (force != 0).any(1, keepdims=True)  # padding and fixed atoms have no force, and stay
+        through = jnp.clip(step / jnp.maximum(self.n_steps - 1, 1), 0.0, 1.0).astype(x.dtype)
+        spread = self.noise * (self.noise_end / jnp.maximum(self.noise, 1e-30)) ** through
+        move = self.means(x, force) + spread * self.length * normals(words, step, x.shape, x.dtype)
+        return jnp.where(atoms, move, 0)
+
+    def means(self, x, force):
+        """Mean displacements (atoms, 3, *lanes) of bound structures."""
+        n, lanes = x.shape[0], x.shape[2:]
+        if self.neighbors is not None:  # large structures come one by one
+            bare = lambda a: a.reshape(a.shape[: a.ndim - len(lanes)]) if eqx.is_array(a) and a.ndim > len(lanes) else a
+            near, numbers = jax.tree.map(bare, self.neighbors), jnp.asarray(self.numbers).reshape(n)
+            space = _celled(self.space, lambda cell: cell.reshape(3, 3))
+            rows = (a.reshape(n, *a.shape[1:2]) if a.ndim > 1 + len(lanes) else a.reshape(n) for a in (x, self.energies, force))
+            x1, u, f = rows
+            return self.displacements(x1, numbers, u, f, space, near).reshape(x.shape)
+
+        def flat(a):
+            own = a.shape[: a.ndim - len(lanes)]
+            return jnp.broadcast_to(a, (*own, *lanes)).reshape(*own, -1)
+
+        space = _celled(self.space, lambda cell: flat(cell.reshape(3, 3, *(cell.shape[2:] or (1,) * len(lanes)))))
+        out = jax.vmap(self.displacements, in_axes=-1, out_axes=-1)(
+            flat(x), flat(self.numbers), flat(self.energies), flat(force), space
+        )
+        return out.reshape(x.shape)
+
+    def displacements(self, positions, numbers, energies, forces, space: Space | None, neighbors: Neighbors | None = None):
+        """Mean displacements (atoms, 3) of one structure, in the user's units.
+
+        Differentiable by positions, energies and forces, and by the network; not a number where the graph overflows.
+        """
+        kinds = self.kinds(numbers)
+        graph = radius_graph(self.table(self.cutoffs, REACH), positions, kinds, self.slots, space, neighbors)
+        nodes, edges, force = described(self, graph, kinds, energies, forces)
+        out = self.scale * self.network(graph, nodes, edges, force)
+        atoms = (kinds >= 0)[:, None]
+        out = out - jnp.where(atoms, out, 0).sum(0) / jnp.maximum(atoms.sum(), 1)
+        out = jnp.clip(out, -self.max_step, self.max_step) * self.length
+        return jnp.where(graph.overflow, jnp.nan, jnp.where(atoms, out, 0))
+
+    def kinds(self, numbers):
+        """Row of each atom in tables of species; -1 for padding. Of one species, everything is."""
+        if len(self.species) == 1:
+            return jnp.where(jnp.asarray(numbers) >= 0, 0, -1)
+        numbers = jnp.asarray(numbers)
+        return sum((jnp.where(numbers == z, k + 1, 0) for k, z in enumerate(self.species)), start=jnp.full(numbers.shape, -1))
+
+    def table(self, values: tuple[float, ...], usual: float):
+        """Distances (species, species) from those of pairs, or so many bonds where there are none."""
+        n = len(self.species)
+        if not values:
+            return jnp.broadcast_to(usual * self.length, (n, n))
+        rows, columns = np.triu_indices(n)
+        made = np.zeros((n, n))
+        made[rows, columns] = made[columns, rows] = values
+        return jnp.asarray(made)
+
+
+def _celled(space: Space | None, change) -> Space | None:
+    """The space with a changed cell."""
+    return None if space is None else eqx.tree_at(lambda s: s.cell, space, change(space.cell))
+
+
+def _known(names, known, what: str) -> None:
+    for name in names:
+        if name not in known:
+            raise InputError(f'{what} of a policy: there is no feature "{name}".{suggest(str(name), known)}')
