@@ -94,7 +94,8 @@ def restricted(
 def periodic_moves(system: System) -> tuple[Generator, ...]:
     """Moves of basin hopping in a cell; species swaps only where there are two species. Which of them pay is learned."""
     moves = (LocalDisplace(), LocalSqueeze(), LocalTwist(), Relocate(), Slip(), BondSwitch(), Replicate())
-    return (*moves, Swap()) if len(np.unique(system.numbers)) > 1 else moves
+    # One pair at a time: in a dense mixture most exchanges are refused, and two at once almost all.
+    return (*moves, Swap(most=1)) if len(np.unique(system.numbers)) > 1 else moves
 
 
 def periodic_search(
@@ -231,9 +232,21 @@ def periodic_settings(system: System) -> dict:
     """What suits walks in a cell: few walkers and long runs.
 
     In a glass or a gel minima are reached through many small steps, so that a few long walks find lower ones than many
-    short ones.
+    short ones. On the way down nearly every minimum of a large mixture is new and among the lowest: to polish and keep a
+    hundred of them would cost as much as the walks, and so would the ends of relaxations, where the energy changes by far
+    less than the temperature.
     """
-    return {"walkers": 4 if len(np.unique(system.numbers)) > 1 else 8, "fmax": 0.3}
+    if len(np.unique(system.numbers)) == 1:
+        return {"walkers": 8, "fmax": 0.3}
+    return {"walkers": 4, "fmax": 1.0, "keep": 10} if len(system.numbers) >= 50 else {"walkers": 4, "fmax": 0.3}
+
+
+def wandering_settings(relaxer: Relaxer) -> dict:
+    """What suits relaxers that wander: steps for all they do and the descent behind it.
+
+    Networks of their own make walkers large: few of them.
+    """
+    return {"max_steps": int(relaxer.n_steps) + 1000, "walkers": 8 if isinstance(relaxer, Adaptation) else 32}  # type: ignore[attr-defined]
 
 
 def hosted_settings(search: Search, hosting: Hosting) -> dict:

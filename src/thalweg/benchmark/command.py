@@ -17,7 +17,7 @@ from thalweg.errors import InputError
 from thalweg.structure import Structure
 
 #: Tasks of `thalweg.benchmark.periodic`.
-PERIODIC = ("ka100", "c-s-h", "sw64", "sw64-annealing", "sw64-tempering")
+PERIODIC = ("ka100", "ka100-glass", "c-s-h", "sw64", "sw64-annealing", "sw64-tempering")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "success over --restarts; compare: two or more of their results; "
         "rastrigin, two-funnel: success against the size of a population; "
         "ljN (as lj38): first hits; lj-sweep: all N = 2-150; calibration; metals; baselines (published relaxations); "
-        "ka100, c-s-h, sw64, sw64-tempering",
+        "ka100, ka100-glass, c-s-h, sw64, sw64-annealing, sw64-tempering",
     )
     p.add_argument("--restarts", type=int, default=20, help="inputs: independent runs (default 20; rastrigin, two-funnel: 200)")
     p.add_argument("--target", type=float, help="inputs: energy that is a success (default: the input's, or the lowest found)")
