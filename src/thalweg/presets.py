@@ -241,14 +241,6 @@ def periodic_settings(system: System) -> dict:
     return {"walkers": 4, "fmax": 1.0, "keep": 10} if len(system.numbers) >= 50 else {"walkers": 4, "fmax": 0.3}
 
 
-def wandering_settings(relaxer: Relaxer) -> dict:
-    """What suits relaxers that wander: steps for all they do and the descent behind it.
-
-    Networks of their own make walkers large: few of them.
-    """
-    return {"max_steps": int(relaxer.n_steps) + 1000, "walkers": 8 if isinstance(relaxer, Adaptation) else 32}  # type: ignore[attr-defined]
-
-
 def hosted_settings(search: Search, hosting: Hosting) -> dict:
     """What suits searches around workers: as many proposals at a time as keep them busy.
 
