@@ -137,7 +137,7 @@ def resolve(tables: Mapping) -> Resolved:
     if relaxer_table["kind"] == "annealing":
         relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
     elif _wanders(relaxer_table):
-        own = {"max_steps": relaxer_table["n_steps"] + 1000, "walkers": 32}
+        own = presets.wandering_settings(schema.build("relaxer", relaxer_table))
     workers_table, hosting = resolve_workers(tables.get("workers", {}), needs_host(search, potential))
     if hosting is not None:
         own = {**own, **presets.hosted_settings(search, hosting)}
@@ -306,6 +306,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "LBFGS": {"max_step": float(relaxer.max_step)},
         "LearnedAnnealing": presets.learned_annealing(system, potential),
         "Learn2Hop": presets.learn2hop(system, potential),
+        "Strider": presets.striding(system, potential),
         "BasinHopping": {**hopping, **scale, "moves": moves, "starts": starts},
         "LearnedHopping": {
             **scale,
@@ -319,7 +320,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
         "ParticleSwarm": {**scale, "starts": starts},
         "TemperedHopping": {**scale, "moves": moves, "starts": starts},
         "ParallelTempering": {**scale, "starts": starts},
-        "SimulatedAnnealing": {**scale, "starts": starts},
+        "RepeatedRelaxation": {**scale, "starts": starts},
     }
 
 

@@ -18,11 +18,14 @@ from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
 from thalweg.generators.seeded import Seeded, given, seeds_from
 from thalweg.generators.symmetrise import Symmetrise
-from thalweg.networks.weights import shipped
+from thalweg.networks.weights import ZERO, shipped
 from thalweg.potentials.base import Potential
+from thalweg.potentials.binary import BinaryLennardJones
 from thalweg.potentials.many_body import Gupta
-from thalweg.potentials.pair import LennardJones
+from thalweg.potentials.pair import CSHGel, LennardJones
 from thalweg.potentials.stillinger_weber import StillingerWeber
+from thalweg.relax.adaptation import Adaptation
+from thalweg.relax.base import Relaxer
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search.base import Search
@@ -194,6 +197,9 @@ def suited_weights(model: str, system: System, potential: Potential) -> str:
         name = name if gold or species <= NOBLE else ""
     elif model == "LearnedAnnealing" and isinstance(potential, StillingerWeber) and periodic:
         name = "stillinger-weber"
+    elif model == "Strider" and periodic:
+        kinds = {BinaryLennardJones: "strider-binary", StillingerWeber: "strider-silicon", CSHGel: "strider-gel"}
+        name = kinds.get(type(potential), "")
     return name if name in shipped() else ""
 
 
@@ -219,6 +225,27 @@ def learn2hop(system: System, potential: Potential) -> dict:
     return {**units, "weights": suited_weights("Learn2Hop", system, potential)}
 
 
+def striding(system: System, potential: Potential) -> dict:
+    """Arguments of a policy that suit a system: units, the radii of its graph, distances at rest, and weights.
+
+    For the systems of StriderNet (V. Bihani et al., arXiv:2301.12477) radii and rests are those of its authors' code.
+    """
+    units = {k: v for k, v in learned_annealing(system, potential).items() if k in ("length", "energy")}
+    species = sorted({int(z) for z in np.asarray(system.numbers) if z >= 0})
+    own = {"species": species, **units, "weights": suited_weights("Strider", system, potential) or ZERO}
+    if isinstance(potential, BinaryLennardJones):
+        a = potential.species[0]
+        kind = lambda p, q: (p != a) + (q != a)  # AA, AB, BB
+        pairs = [kind(p, q) for k, p in enumerate(species) for q in species[k:]]
+        radii = (1.5, 1.25, 2.0)
+        return {**own, "cutoffs": [radii[k] for k in pairs], "rests": [float(potential.sigma[k]) for k in pairs]}
+    if isinstance(potential, CSHGel):
+        return {**own, "cutoffs": [75.0], "rests": [float(potential.sigma)], "slots": 24}
+    if isinstance(potential, StillingerWeber):
+        return {**own, "cutoffs": [potential.reach], "slots": 24}
+    return own
+
+
 #: What suits walks on a template, whose atoms make every step dear.
 TEMPLATE_SETTINGS = {"walkers": 16}
 
@@ -239,6 +266,14 @@ def periodic_settings(system: System) -> dict:
     if len(np.unique(system.numbers)) == 1:
         return {"walkers": 8, "fmax": 0.3}
     return {"walkers": 4, "fmax": 1.0, "keep": 10} if len(system.numbers) >= 50 else {"walkers": 4, "fmax": 0.3}
+
+
+def wandering_settings(relaxer: Relaxer) -> dict:
+    """What suits relaxers that wander: steps for all they do and the descent behind it.
+
+    Networks of their own make walkers large: few of them.
+    """
+    return {"max_steps": int(relaxer.n_steps) + 1000, "walkers": 8 if isinstance(relaxer, Adaptation) else 32}  # type: ignore[attr-defined]
 
 
 def hosted_settings(search: Search, hosting: Hosting) -> dict:

@@ -38,6 +38,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "learn2hop": "thalweg.relax.learn2hop:Learn2Hop",
         "learned": "thalweg.relax.learned_annealing:LearnedAnnealing",
         "stridernet": "thalweg.relax.strider:Strider",
+        "adaptation": "thalweg.relax.adaptation:Adaptation",
     },
     "filter": {
         "positions": "thalweg.relax.filters:Positions",
@@ -94,6 +95,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "random": "thalweg.search.random_search:RandomSearch",
         "tempered-hopping": "thalweg.search.tempered_hopping:TemperedHopping",
         "annealing": "thalweg.search.simulated_annealing:SimulatedAnnealing",
+        "stridernet": "thalweg.search.stridernet:StriderNet",
         "parallel-tempering": "thalweg.search.parallel_tempering:ParallelTempering",
     },
     "surrogate": {

@@ -99,7 +99,7 @@ def fill_fields(known: Mapping[str, Field], table: Mapping, where: str, defaults
     for name, field in known.items():
         at = f"{name} in {where}"
         if name in table and table[name] is not None and not (table[name] == NONE and field.default is None):
-            full[name] = _filled(field, table[name], at, where, defaults)
+            full[name] = _filled(field, _of_usual_kind(field, table[name]), at, where, defaults)
         elif field.default is MISSING:
             raise InputError(f"{where} lacks {name} ({field.type_name})")
         elif field.room and not field.many and field.default is not None:
@@ -109,6 +109,13 @@ def fill_fields(known: Mapping[str, Field], table: Mapping, where: str, defaults
         else:
             full[name] = field.default
     return full
+
+
+def _of_usual_kind(field: Field, value):
+    """The table of a component, of the kind of the default where it does not say which."""
+    if not isinstance(value, Mapping) or "kind" in value or field.many or not field.room or field.default in (MISSING, None):
+        return value
+    return {"kind": registry.name_of(field.room, type(field.default)), **value}
 
 
 def table_of(room: str, component) -> dict:

@@ -176,7 +176,7 @@ def _save(path: Path, trainer: Trainer, made: Recipe, vector: np.ndarray, rows: 
     done = sum(s.updates for s in trainer.stages[: state.stage]) + state.update
     weights = Weights(
         type(component).__name__,
-        tuple(type(component).features),
+        tuple(component.features),
         {k: np.asarray(a, np.float32) for k, a in named(trainer.unravel(jnp.asarray(vector, jnp.float32))).items()},
         {**unit("length", "a bond", length), **unit("energy", "of a bond", energy)},
         tuple(sorted({int(z) for t in made.tasks for z in np.asarray(t.system.numbers)})),

@@ -7,6 +7,7 @@ of nor what a loss is; parameters are one vector, populations have it on the fir
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -26,6 +27,9 @@ class Population(eqx.Module):
 
 class Strategy(eqx.Module):
     """Trains a vector of parameters. `ask` reads the state, `tell` is the only place it changes."""
+
+    #: True where `tell` takes the gradient of the mean loss instead of losses; all candidates of a population are then alike.
+    gradient: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

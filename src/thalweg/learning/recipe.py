@@ -19,6 +19,7 @@ from thalweg.config import full_potential, parse_toml, plain_fields, preset_defa
 from thalweg.errors import InputError, StructureError, suggest
 from thalweg.learning.evolution import EvolutionStrategy, GeneticAlgorithm, Strategy
 from thalweg.learning.meta import MetaLoss
+from thalweg.learning.policy_gradient import PolicyGradient, PolicyLoss
 from thalweg.learning.trainer import Stage
 from thalweg.networks.weights import ZERO, parameters
 from thalweg.potentials.base import Potential
@@ -29,7 +30,11 @@ from thalweg.typing import PyTree
 
 #: Sections that are tables, and those that are lists of them.
 TABLES, LISTS = ("potential", "component", "strategy", "loss", "train"), ("systems", "stages")
-STRATEGIES: dict[str, type[Strategy]] = {"evolution": EvolutionStrategy, "genetic": GeneticAlgorithm}
+STRATEGIES: dict[str, type[Strategy]] = {
+    "evolution": EvolutionStrategy,
+    "genetic": GeneticAlgorithm,
+    "policy-gradient": PolicyGradient,
+}
 #: The meta-loss of what is learned, by its kind of component.
 LOSSES = {"relaxer": "thalweg.learning.meta:RelaxerLoss", "search": "thalweg.learning.hopping:HoppingLoss"}
 #: Inputs that ship.
@@ -126,10 +131,9 @@ class Recipe:
     def _stage(self, k: int) -> Stage:
         plan, members = self.plans[k], self.members(k)
         where = lambda section: f"stage {k + 1}" if len(self.plans) > 1 else section
-        loss = _made(
-            loss_of(self.room), plan["loss"], where("[loss]"), potential=self.potential, systems=[t.system for t in members],
-            references=[t.unit for t in members], shares=[t.share for t in members], **{self.room: self.component},
-        )  # fmt: skip
+        given: dict[str, Any] = {"references": [t.unit for t in members], "shares": [t.share for t in members]}
+        given |= {"potential": self.potential, "systems": [t.system for t in members], self.room: self.component}
+        loss = _made(loss_of(self.room, self.tables["strategy"]), plan["loss"], where("[loss]"), **given)
         strategy = _made(STRATEGIES[self.tables["strategy"]["kind"]], plan["strategy"], where("[strategy]"))
         return Stage(loss, strategy, plan["updates"], plan["check"], ", ".join(t.name for t in members))
 
@@ -193,7 +197,9 @@ def resolve(tables: Mapping) -> Recipe:
     room, component_full, component = _component(tables.get("component", {}), tasks, potential)
     strategy_full = _strategy(tables.get("strategy", {}))
     known = {
-        k: f for k, f in schema.fields(loss_of(room)).items() if k not in (room, "potential", "systems", "references", "shares")
+        k: f
+        for k, f in schema.fields(loss_of(room, strategy_full)).items()
+        if k not in (room, "potential", "systems", "references", "shares")
     }
     defaults = preset_defaults(tasks[0].system, potential, Positions(), [])
     loss_full = schema.fill_fields(known, tables.get("loss", {}), "[loss]", defaults)
@@ -216,8 +222,10 @@ def resolve(tables: Mapping) -> Recipe:
     return recipe
 
 
-def loss_of(room: str) -> type[MetaLoss]:
-    """The class of the meta-loss of a kind of component."""
+def loss_of(room: str, strategy: Mapping) -> type[MetaLoss]:
+    """The class of the loss of a kind of component under a strategy."""
+    if STRATEGIES[strategy["kind"]].gradient:
+        return PolicyLoss
     return registry.imported(LOSSES[room])
 
 

@@ -90,6 +90,7 @@ class Programs:
 
     ask: Any
     losses: Any
+    gradient: Any  # of strategies that follow it: (gradient, losses); None for others
     tell: Any
     task: np.ndarray  # (lanes,)
     groups: np.ndarray  # (tasks,)
@@ -166,8 +167,11 @@ class Trainer:
         plan = on_device(stage.loss.plan(np.random.default_rng((self.seed, int(number)))))
         strategy = on_device(self._now.strategy)
         candidates, _, key = programs.ask(self._root, number, strategy)
-        losses = programs.losses(key, programs.spread(candidates), plan)
-        strategy, average = programs.tell(self._root, number, strategy, on_device(self._now.average), losses)
+        if programs.gradient is None:
+            told = losses = programs.losses(key, programs.spread(candidates), plan)
+        else:
+            told, losses = programs.gradient(key, candidates, plan)
+        strategy, average = programs.tell(self._root, number, strategy, on_device(self._now.average), told)
         strategy, average = jax.tree.map(np.asarray, (strategy, average))
         self.state = replace(self._now, update=self._now.update + 1, strategy=strategy, average=average)
         improved = self._now.update % stage.check == 0 or self._now.update == stage.updates
@@ -256,7 +260,8 @@ class Trainer:
 
         def tell(root, number, state, average, losses):
             mine, _ = jax.random.split(jax.random.fold_in(root, number))
-            new = strategy.tell(mine, state, tamed(losses), jnp.asarray(groups))
+            told = losses if strategy.gradient else tamed(losses)
+            new = strategy.tell(mine, state, told, jnp.asarray(groups))
             fine = jnp.isfinite(ravel_pytree(new)[0].astype(jnp.float32)).all()  # an update that is no number is none
             new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, state)
             return new, MEMORY * average + (1 - MEMORY) * new.mean
@@ -266,9 +271,10 @@ class Trainer:
         task = np.asarray(task)
         plan = on_device(loss.typical())
         losses, spread = self._losses(loss, key, candidates, task, n_tasks, plan)
-        example = jnp.zeros(len(task), jnp.float32)
+        gradient = self._gradient(loss, key, task, n_tasks, plan) if strategy.gradient else None
+        example = jnp.zeros(candidates.shape[0] if strategy.gradient else len(task), jnp.float32)
         told = jax.jit(tell).lower(self._root, number, state, jnp.asarray(self._now.average), example).compile()
-        return Programs(first, losses, told, task, groups, n_tasks, spread)
+        return Programs(first, losses, gradient, told, task, groups, n_tasks, spread)
 
     def _losses(self, loss: MetaLoss, key, candidates, task, n_tasks: int, plan) -> tuple[Callable, Callable]:
         """The compiled losses of a population, lanes spread over the devices, and what puts populations there."""
@@ -303,6 +309,28 @@ class Trainer:
             return found if count == 1 else jnp.asarray(np.asarray(found)[:n])
 
         return losses, spread
+
+    def _gradient(self, loss, key, task, n_tasks: int, plan) -> Callable:
+        """The compiled gradient (parameters,) of the mean objective by the parameters that all lanes share, on one device.
+
+        Also the losses of the lanes. Lanes whose gradient is not finite count as none.
+        """
+        arrays, static = eqx.partition(loss, eqx.is_array)
+
+        def run(arrays, key_data, vector, plan):
+            whole, key = eqx.combine(arrays, static), jax.random.wrap_key_data(key_data, impl=prng.HASH32)
+
+            def mean(vector):
+                objective, losses = whole.objective(key, self.unravel(vector), task, n_tasks, plan)
+                fine = jnp.isfinite(objective)
+                return jnp.where(fine, objective, 0).sum() / jnp.maximum(fine.sum(), 1), losses
+
+            return jax.grad(mean, has_aux=True)(vector)
+
+        arrays, data = on_device(arrays), jax.random.key_data
+        example = jnp.asarray(self._now.best)
+        compiled = jax.jit(run).lower(arrays, data(key), example, plan).compile()
+        return lambda key, candidates, plan: compiled(arrays, data(key), candidates[:, 0], plan)
 
 
 def train(
