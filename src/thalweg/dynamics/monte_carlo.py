@@ -160,8 +160,9 @@ def _whole(world: World, moves: Moves, chain: Chain, n_sweeps, equilibration, ev
     while True:
         if isinstance(moves, GrandCanonical):
             present = (np.asarray(chain.numbers) >= 0).sum(0)[status == RUNNING].max(initial=0)
-            if present + moves.moves > chain.numbers.shape[0]:
-                chain = _roomy(chain, int(1.2 * present) + moves.moves)
+            needed = int(moves.needed(present, np))
+            if needed > chain.numbers.shape[0]:
+                chain = _roomy(chain, max(needed, min(int(1.2 * present) + moves.moves, moves.capacity)))
         room = int(np.clip(FRAME_BYTES // max(chain.positions.nbytes, 1), 1, RECORDS)) if frames else RECORDS
         progress, series = _advance(world, leaves, chain, status, sweep, ends, warm, gap, room, frames)
         chain, status, sweep = progress.chain, np.asarray(progress.status), progress.sweep
@@ -203,7 +204,7 @@ def _advance(world: World, moves: Moves, chain: Chain, status, sweep, n_sweeps, 
         if not isinstance(moves, GrandCanonical):
             return jnp.zeros((), bool)
         present = jnp.where(p.status == RUNNING, (p.chain.numbers >= 0).sum(0), 0)
-        return (present.max() + moves.moves) > p.chain.numbers.shape[0]
+        return moves.needed(present.max()) > p.chain.numbers.shape[0]
 
     def take(p: _Progress) -> _Progress:
         before = p.chain

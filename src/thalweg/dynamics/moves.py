@@ -156,6 +156,7 @@ class GrandCanonical(Moves):
     otherwise an insertion or a deletion with equal chance. `chemical_potential` is in the potential's unit of energy and
     contains the ideal part with the thermal wavelength set by `wavelength` (a length, 1 by default): an ideal gas has
     the density exp(mu / kT) / wavelength^3. For the C-S-H gel mu = 2 kT at 300 K. Lanes with more than `most` atoms fail.
+    With a `capacity` insertions beyond so many atoms are rejected: the same ensemble, of at most so many atoms.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("displacement", "insertion", "deletion")
@@ -170,14 +171,20 @@ class GrandCanonical(Moves):
     step: float = 0.1
     target: float = 0.4
     most: int = 10_000
+    capacity: int = 2**30
+
+    def needed(self, present, xp=jnp):
+        """Slots that the next sweep may fill."""
+        return xp.minimum(present + self.moves, xp.maximum(present, self.capacity))
 
     def check(self):
         for name in ("temperature", "wavelength", "step"):
             check_positive(name, getattr(self, name))
         if not np.isfinite(self.chemical_potential).all():
             raise InputError(f"chemical_potential is {self.chemical_potential}; it must be finite")
-        if self.moves < 1 or self.most < 1:
-            raise InputError(f"moves is {self.moves} and most {self.most}; both must be positive")
+        for name in ("moves", "most", "capacity"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
         if not 0 <= self.displacements < 1:
             raise InputError(f"displacements is {self.displacements}; a share from 0 to below 1 leaves room for exchanges")
 
@@ -204,7 +211,7 @@ class GrandCanonical(Moves):
         site = jnp.where(moves, drawn(0, present), jnp.where(comes, present, drawn(staying, count)))
         here = Trial.of(chain.positions, chain.numbers, site[None])
         fixed = jnp.take_along_axis(chain.fixed, site[None], 0)[0]
-        possible = jnp.where(moves, (present > 0) & ~fixed, comes | (count > 0))
+        possible = jnp.where(moves, (present > 0) & ~fixed, jnp.where(comes, present < self.capacity, count > 0))
         random = 2 * u[2:5] - 1
         place = here.places[0] + jnp.where(moves, chain.step, 0) * random
         anywhere = (u[2:5, None] * world.cell).sum(0)
