@@ -23,6 +23,7 @@ class Graph(eqx.Module):
     reverse: Array  # (slots, atoms) int32: where the edge back stands, slot * atoms + atom; of an empty slot, itself
     real: Array  # (slots, atoms) bool
     vectors: Array  # (slots, atoms, 3): from the atom to its neighbour; zero in empty slots
+    present: Array  # (atoms,) bool: False where a slot holds no atom
     overflow: Array  # () bool: an atom had more neighbours than slots; the graph is not one then
 
     @property
@@ -40,56 +41,63 @@ class Graph(eqx.Module):
         """Values (atoms, features) of the atom at the other end of each edge: (slots, atoms, features)."""
         return _partners(values, self.partner, self.reverse, self.real)
 
-    def reversed(self, edges):
-        """Values (slots, atoms, features) of each edge's reverse."""
-        return _reversed(edges, self.reverse)
-
-    def total(self, edges):
+    def sent(self, edges):
         """Sums (atoms, features) over the edges (slots, atoms, features) that leave each atom."""
-        return jnp.where(self.real[..., None], edges, 0).sum(0)
+        return _sum(edges, self.real)
 
-    def mean(self, edges):
-        """Means (atoms, features) over the edges that leave each atom; zero for an atom without any."""
-        return self.total(edges) / jnp.maximum(self.degree, 1)[:, None]
+    def received(self, edges):
+        """Sums over the edges that end in each atom."""
+        return _received(edges, self.partner, self.reverse, self.real)
+
+    def mean(self, sums):
+        """Means from such sums; zero for an atom without any edge."""
+        return sums / jnp.maximum(self.degree, 1)[:, None]
+
+    def average(self, nodes):
+        """Mean (features,) of values (atoms, features) over the atoms that there are."""
+        return jnp.where(self.present[:, None], nodes, 0).sum(0) / jnp.maximum(self.present.sum(), 1)
 
 
 def _rows(edges, where):
-    """Rows (slots, atoms, features) of a table at places `where` (slots, atoms) in it."""
+    """Rows (..., features) of a table at places `where` (...) in it."""
     flat = edges.reshape(-1, edges.shape[-1])
     return flat.at[where].get(mode="promise_in_bounds")
 
 
-@jax.custom_vjp
-def _partners(values, partner, reverse, real):
-    return values.at[partner].get(mode="promise_in_bounds")
+def _no_pull(*arrays):
+    """The derivatives by integers and booleans, as JAX wants them."""
+    return tuple(np.zeros(a.shape, jax.dtypes.float0) for a in arrays)
 
 
-def _partners_forward(values, partner, reverse, real):
-    return _partners(values, partner, reverse, real), (partner, reverse, real)
-
-
-def _partners_backward(kept, pull):
-    # What an atom gave to the edges that end in it: those are the reverses of the edges that leave it.
-    _, reverse, real = kept
-    back = jnp.where(real[..., None], _rows(pull, reverse), 0).sum(0)
-    # An empty slot read the atom itself.
-    own = jnp.where(real[..., None], 0, pull).sum(0)
-    return back + own, *(_no_pull(a) for a in kept)
-
-
-_partners.defvjp(_partners_forward, _partners_backward)
+def _sum(edges, real):
+    return jnp.where(real[..., None], edges, 0).sum(0)
 
 
 @jax.custom_vjp
-def _reversed(edges, reverse):
-    return _rows(edges, reverse)
+def _received(edges, partner, reverse, real):
+    return _sum(_rows(edges, reverse), real)
 
 
-_reversed.defvjp(
-    lambda edges, reverse: (_rows(edges, reverse), reverse), lambda reverse, pull: (_rows(pull, reverse), _no_pull(reverse))
+def _received_backward(kept, pull):
+    partner, _, real = kept
+    return jnp.where(real[..., None], _rows(pull, partner), 0), *_no_pull(*kept)
+
+
+_received.defvjp(
+    lambda edges, partner, reverse, real: (_sum(_rows(edges, reverse), real), (partner, reverse, real)), _received_backward
 )
 
 
-def _no_pull(a):
-    """The derivative by integers and booleans, as JAX wants it."""
-    return np.zeros(a.shape, jax.dtypes.float0)
+@jax.custom_vjp
+def _partners(values, partner, reverse, real):
+    return _rows(values, partner)
+
+
+def _partners_backward(kept, pull):
+    # What an atom gave to the edges that end in it: those are the reverses of the edges that leave it. An empty slot read the
+    # atom itself.
+    _, reverse, real = kept
+    return _sum(_rows(pull, reverse), real) + _sum(pull, ~real), *_no_pull(*kept)
+
+
+_partners.defvjp(lambda values, partner, reverse, real: (_rows(values, partner), (partner, reverse, real)), _partners_backward)

@@ -41,7 +41,7 @@ def radius_graph(
     vectors = jnp.where(real[..., None], _displacements(table, positions, space), 0)
     back = _ranks(table, words) if dense else _searched(table, real)
     reverse = jnp.where(real, back * n + table, jnp.arange(slots, dtype=jnp.int32)[:, None] * n + owner)
-    return Graph(table, reverse, real, vectors, (count.max() > slots) | ~covered)
+    return Graph(table, reverse, real, vectors, kinds >= 0, (count.max() > slots) | ~covered)
 
 
 def _displacements(table, positions, space: Space | None):

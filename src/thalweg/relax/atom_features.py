@@ -9,8 +9,10 @@ from thalweg.networks.graph import Graph
 #: Features of nodes and of edges, and how many numbers each is ("type": one for each species).
 NODES = {"type": 0, "energy": 1, "neighbour-sum": 1, "neighbour-mean": 1, "radial": 8, "degree": 1, "force": 1}
 EDGES = {"vector": 3, "stretch": 1, "distance": 8}
-#: Width and centres of the radial functions, in units of the cutoff.
+#: Number of radial functions.
 RADIAL = 8
+#: Length at which forces are cut off, in reduced units, where networks see them as vectors.
+STRONGEST = 10.0
 
 
 def described(policy, graph: Graph, kinds, energies, forces):
@@ -26,19 +28,19 @@ def described(policy, graph: Graph, kinds, energies, forces):
     made = {
         "type": lambda: (kinds[:, None] == jnp.arange(len(policy.species))).astype(dtype),
         "energy": lambda: energy,
-        "neighbour-sum": lambda: graph.total(graph.partners(energy)),
-        "neighbour-mean": lambda: graph.mean(graph.partners(energy)),
-        "radial": lambda: graph.total(radial(lengths, cutoff)),
+        "neighbour-sum": lambda: graph.sent(graph.partners(energy)),
+        "neighbour-mean": lambda: graph.mean(graph.sent(graph.partners(energy))),
+        "radial": lambda: graph.sent(radial(lengths, cutoff)),
         "degree": lambda: graph.degree.astype(dtype)[:, None],
         "force": lambda: jnp.log1p(jnp.sqrt((force**2).sum(1, keepdims=True) + 1e-12)),
         "vector": lambda: graph.vectors / policy.length,
         "stretch": lambda: jnp.where(graph.real, lengths - _rests(policy, graph, kinds) / policy.length, 0)[..., None],
         "distance": lambda: radial(lengths, cutoff),
     }
-    nodes = jnp.concatenate([made[name]() for name in policy.nodes], -1)
-    empty = jnp.zeros((*graph.partner.shape, 0), dtype)
-    edges = jnp.concatenate([empty, *(made[name]() for name in policy.edges)], -1)
-    return nodes.astype(dtype), edges.astype(dtype), force
+    joined = lambda names, shape: jnp.concatenate([jnp.zeros((*shape, 0), dtype), *(made[name]() for name in names)], -1)
+    nodes, edges = joined(policy.nodes, kinds.shape), joined(policy.edges, graph.partner.shape)
+    longest = jnp.sqrt((force**2).sum(1, keepdims=True) + 1e-12)
+    return nodes.astype(dtype), edges.astype(dtype), force * jnp.minimum(1, STRONGEST / longest)
 
 
 def radial(lengths, cutoff):

@@ -30,6 +30,8 @@ from thalweg.typing import Array, PyTree
 REACH = 1.4
 #: What the features of nodes and edges are in the paper.
 PUBLISHED_NODES, PUBLISHED_EDGES = ("type", "energy", "neighbour-sum", "neighbour-mean"), ("vector", "stretch")
+#: What edges are where displacements turn with the structure.
+INVARIANT_EDGES = ("distance", "stretch")
 
 
 class Strider(Relaxer):
@@ -38,9 +40,9 @@ class Strider(Relaxer):
     V. Bihani et al., ICML 2023 (arXiv:2301.12477). The policy is a normal distribution whose mean a network reads from the
     radius graph of the atoms, their energies and distances, and whose standard deviation is `noise` in every direction,
     falling geometrically to `noise_end` (paper: constant, sqrt(1e-5)); means are reduced by their mean over atoms and cut off
-    at `max_step`. `architecture` names the network, `nodes` and `edges` what it reads. Different from the authors' code:
-    lengths are in units of `length` and energies of `energy`, so that weights serve other units, and normalisation is over
-    the atoms of one structure.
+    at `max_step`. `architecture` names the network, `nodes` and `edges` what it reads, `hidden` and `layers` its size (those
+    published, if none are given). Different from the authors' code: lengths are in units of `length` and energies of `energy`,
+    so that weights serve other units, and normalisation is over the atoms of one structure.
 
     `species` are the atomic numbers that types stand for, in rising order, `cutoffs` the radii of the graph and `rests` the
     distances that stretches are measured from, both for 11, 12, .., 22, .. of them and both in the user's units.
@@ -82,10 +84,10 @@ class Strider(Relaxer):
         self,
         weights: str = ZERO,
         architecture: str = "strider",
-        hidden: int = 48,
-        layers: int = 1,
+        hidden: int | None = None,
+        layers: int | None = None,
         nodes: tuple[str, ...] = PUBLISHED_NODES,
-        edges: tuple[str, ...] = PUBLISHED_EDGES,
+        edges: tuple[str, ...] | None = None,
         species: tuple[int, ...] = (),
         cutoffs: tuple[float, ...] = (),
         rests: tuple[float, ...] = (),
@@ -106,8 +108,19 @@ class Strider(Relaxer):
                 raise InputError(f"{name} of a policy is {value}; it must be positive")
         if architecture not in ARCHITECTURES:
             raise InputError(f'there is no architecture "{architecture}".{suggest(architecture, ARCHITECTURES)}')
+        network = ARCHITECTURES[architecture]
+        hidden = network.published[0] if hidden is None else hidden
+        layers = network.published[1] if layers is None else layers
+        if min(hidden, layers) < 1:
+            raise InputError(f"a policy has {hidden} hidden units and {layers} layers; both must be positive")
+        edges = (INVARIANT_EDGES if network.equivariant else PUBLISHED_EDGES) if edges is None else edges
         _known(nodes, NODES, "nodes")
         _known(edges, EDGES, "edges")
+        if network.equivariant and "vector" in edges:
+            raise InputError(
+                f'the architecture "{architecture}" turns with the structure and must not read the components of vectors; '
+                f"set edges to {', '.join(INVARIANT_EDGES)}, or to some of these"
+            )
         self.species = tuple(sorted(int(z) for z in species)) or (0,)
         pairs = len(self.species) * (len(self.species) + 1) // 2
         for name, values in (("cutoffs", cutoffs), ("rests", rests)):
@@ -121,7 +134,7 @@ class Strider(Relaxer):
         self.noise_end = noise if noise_end is None else noise_end
         self.length, self.energy, self.then, self.transfer, self.weights = length, energy, then, transfer, weights
         self.numbers = self.space = self.energies = self.neighbors = None
-        made = ARCHITECTURES[architecture].random(
+        made = network.random(
             np.random.default_rng(seed), self.width(NODES, self.nodes), self.width(EDGES, self.edges), hidden, layers
         )
         found, self.trained = read({"network": made}, weights, "Strider", self.features)
@@ -214,8 +227,16 @@ class Strider(Relaxer):
         out = self.scale * self.network(graph, nodes, edges, force)
         atoms = (kinds >= 0)[:, None]
         out = out - jnp.where(atoms, out, 0).sum(0) / jnp.maximum(atoms.sum(), 1)
-        out = jnp.clip(out, -self.max_step, self.max_step) * self.length
+        out = self._cut(out) * self.length
         return jnp.where(graph.overflow, jnp.nan, jnp.where(atoms, out, 0))
+
+    def _cut(self, moves):
+        """Displacements (atoms, 3) cut off at `max_step`: each component as in the paper, or lengths, which may be turned."""
+        if not ARCHITECTURES[self.architecture].equivariant:
+            return jnp.clip(moves, -self.max_step, self.max_step)
+        square = (moves**2).sum(1, keepdims=True)
+        beyond = square > self.max_step**2
+        return jnp.where(beyond, moves * self.max_step / jnp.sqrt(jnp.where(beyond, square, 1)), moves)
 
     def kinds(self, numbers):
         """Row of each atom in tables of species; -1 for padding. Of one species, everything is."""
