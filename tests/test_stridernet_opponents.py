@@ -36,7 +36,7 @@ def energy(positions):
 
 def test_relaxations_end_in_their_budget_at_energies_of_the_formula():
     starts = mixtures(3)
-    few, many = run("L-BFGS", POTENTIAL, SYSTEM, starts, 40), run("L-BFGS", POTENTIAL, SYSTEM, starts, 2000)
+    few, many = run("FIRE", POTENTIAL, SYSTEM, starts, 40), run("FIRE", POTENTIAL, SYSTEM, starts, 2000)
     for start, short, long in zip(np.asarray(starts.positions), few, many, strict=True):
         np.testing.assert_allclose([short.energy, long.energy], [energy(short.positions), energy(long.positions)], rtol=1e-9)
         assert energy(start) > short.energy > long.energy
