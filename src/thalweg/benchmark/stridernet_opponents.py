@@ -115,8 +115,8 @@ def _shares(**shares: float) -> tuple[tuple[Generator, float], ...]:
 # Mixture, hops: shares of exchanges .9 .7 .5 .2; kT .2 .5 1; hops as loose as fmax .1 .3 1; 1 or 2 pairs exchanged, near ones
 # only; 3 or 6 particles relocated; squeezes, displacements, replications beside exchanges. Relocations as often as exchanges
 # are 2 to 3 lower than squeezes or displacements in their place, kT 1 is 1 higher; the rest is within the errors.
-# Gel, hops: relocations of up to 3 or 8 grains, squeezes (to .5, to .4 in larger balls), displacements, relocations and squeezes
-# with learned shares; kT .2 .5 1 1.5 2. Relocations are 15 to 25 epsilon lower than other single moves at 15,000.
+# Gel, hops: relocations of up to 3 or 8 grains, squeezes (to .5, to .4 in larger balls), displacements, relocations and
+# squeezes with learned shares; kT .2 .5 1 1.5 2. Relocations are 15 to 25 epsilon lower than other single moves at 15,000.
 # Silicon, hops: squeezes (to .5, to .3 with more noise), displacements, switches, relocations, these together with learned
 # shares; kT .1 .2 .3 .5. Squeezes and displacements are alike, switches 1.6 eV higher, relocations 4 eV higher.
 # With replications (silicon, gel): all moves with learned shares, and those alone, which are better.
