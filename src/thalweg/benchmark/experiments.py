@@ -18,7 +18,10 @@ from thalweg.display import table
 from thalweg.errors import InputError, RunFolderError, suggest
 
 #: Where experiments are defined, by the name that the command line knows.
-EXPERIMENTS = {"learn2hop": "thalweg.benchmark.learn2hop:EXPERIMENT"}
+EXPERIMENTS = {
+    "learn2hop": "thalweg.benchmark.learn2hop:EXPERIMENT",
+    "stridernet": "thalweg.benchmark.stridernet:EXPERIMENT",
+}
 #: Version of what a results file holds.
 SCHEMA = 1
 #: What makes two cells the same; a cell of the same whose weights are others is run again and replaced.

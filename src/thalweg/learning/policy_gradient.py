@@ -155,10 +155,10 @@ class PolicyLoss(MetaLoss):
         return shared_out(self.shares, n_tasks)
 
     def plan(self, rng: np.random.Generator):
-        return np.int32(rng.integers(0, self.ahead + 1))
+        return np.int32(self.steps + rng.integers(0, self.ahead + 1))
 
     def typical(self, most: bool = False):
-        return np.int32(self.ahead)
+        return np.int32(self.validation + self.ahead)
 
     def losses(self, key, parameters, task, n_tasks: int, plan):
         """Last energies over references of validation episodes."""
@@ -200,11 +200,13 @@ class PolicyLoss(MetaLoss):
         return jax.tree.map(lambda *a: jnp.stack(a), *found)
 
     def _validated(self, relaxer, numbers, start, reference, key, plan):
-        energies, _ = self.episode(relaxer, numbers, self._ahead(relaxer, numbers, start, key, plan), key, self.validation)
+        energies, _ = self.episode(
+            relaxer, numbers, self._ahead(relaxer, numbers, start, key, plan - self.validation), key, self.validation
+        )
         return energies[-1] / jnp.abs(reference)
 
     def _objective(self, relaxer, numbers, start, reference, key, plan):
-        start = lax.stop_gradient(self._ahead(relaxer, numbers, start, key, plan))
+        start = lax.stop_gradient(self._ahead(relaxer, numbers, start, key, plan - self.steps))
         energies, chances = self.episode(relaxer, numbers, start, key, self.steps)
         weights = returns(self.steps, jnp.asarray(self.discount, jnp.float32))
         scale = len(numbers) * jnp.asarray(relaxer.energy, jnp.float32)
@@ -222,13 +224,13 @@ class PolicyLoss(MetaLoss):
         _, gains = lax.scan(add, jnp.zeros((), rewards.dtype), rewards, reverse=True)
         return -(chances * gains).mean(), last
 
-    def _ahead(self, relaxer, numbers, start, key, plan):
-        """The structure after `plan` displacements."""
+    def _ahead(self, relaxer, numbers, start, key, count):
+        """The structure after `count` displacements."""
         if not self.ahead:
             return start
         key = jr.fold_in(key, 2**20)
         move = lambda k, x: self._moved(relaxer, numbers, x, jr.fold_in(key, k))[0]
-        return lax.fori_loop(0, plan, move, start)
+        return lax.fori_loop(0, count, move, start)
 
     def episode(self, relaxer, numbers, start, key, steps: int):
         """Energies (steps + 1,) from `start` on, and log probabilities (steps,) of the displacements, up to a constant."""

@@ -172,6 +172,16 @@ def load(name: str | Path, model: str, features: tuple[str, ...]) -> Weights:
     )  # fmt: skip
 
 
+def trained_component(name: str) -> dict:
+    """The table of the component that a weights file was trained as; empty for `ZERO`. Raises `InputError` as `load` does."""
+    if name == ZERO:
+        return {}
+    try:
+        return dict(json.loads(_path(name).read_text(encoding="utf-8"))["trained"]["input"]["component"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the weights {name} do not say how they were trained ({error}); train them again") from None
+
+
 def shipped() -> list[str]:
     """Names of the weights that ship with the package."""
     return sorted(p.stem for p in SHIPPED.glob("*.json"))

@@ -1,0 +1,159 @@
+"""StriderNet's policies as searches from given structures, each of a budget: what stands beside `stridernet_opponents`.
+
+Every method here is a walk of `own_starts`: a search whose relaxer is a policy, or adapts one. Noise and lengths were tuned on
+the starts of seed 103; tables are made of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from thalweg import presets
+from thalweg.benchmark.own_starts import Walk, kept_back
+from thalweg.benchmark.stridernet_opponents import LEAST, NEVER, Opponent, glass_moves, nearest
+from thalweg.generators.seeded import given
+from thalweg.networks.weights import trained_component
+from thalweg.potentials.base import Potential
+from thalweg.relax.adaptation import Adaptation
+from thalweg.relax.driver import Relaxation
+from thalweg.relax.lbfgs import LBFGS
+from thalweg.relax.strider import Strider
+from thalweg.search.stridernet import StriderNet
+from thalweg.structure import Structure
+from thalweg.system import System
+
+#: Evaluations of the descent behind a policy.
+QUENCH = 250
+#: Force at which hops end, in energies of a bond per bond.
+FMAX = 0.1
+#: Evaluations of one adaptation among several, and Adam's rate.
+SHORT, RATE = 1850, 1e-3
+
+
+@dataclass(frozen=True)
+class Cooling:
+    """Noise of a policy in bonds, from first to last displacement."""
+
+    noise: float
+    noise_end: float = 0.003
+
+
+#: Noise of one long run, by evaluations.
+COOLINGS: dict[int, Cooling] = {500: Cooling(0.003), 1500: Cooling(0.04), 5000: Cooling(0.06)}
+
+
+def policy(potential: Potential, system: System, weights: str | None = None, **others) -> Strider:
+    """The policy that suits a system, with other weights than those that ship where they are given."""
+    made = presets.striding(system, potential)
+    if weights is not None:
+        made |= {"weights": weights, "transfer": True, **architecture(weights)}
+    made = {k: tuple(v) if isinstance(v, list) else v for k, v in made.items()}
+    return Strider(**{**made, **others})
+
+
+def architecture(weights: str) -> dict:
+    """What a weights file says of the policy it belongs to, as arguments of `Strider`."""
+    held = trained_component(weights)
+    keys = (
+        "architecture",
+        "hidden",
+        "layers",
+        "nodes",
+        "edges",
+        "species",
+        "cutoffs",
+        "rests",
+        "length",
+        "energy",
+        "slots",
+        "scale",
+    )
+    return {k: held[k] for k in keys if k in held}
+
+
+def _bond(system: System) -> float:
+    return float(np.mean(system.bond_lengths))
+
+
+def _walk(potential: Potential, system: System, start: Structure, relaxer, max_steps: int, patience: int = NEVER) -> Walk:
+    scale = potential.energy_scale(np.asarray(system.numbers)) or 1.0
+    search = StriderNet((given([start], system),), None, patience, scale)
+    return Walk(search, Relaxation(potential, relaxer), FMAX, max_steps)
+
+
+def one_long(weights: str | None = None):
+    """One run of the frozen policy that fills the budget, its noise falling, and a descent."""
+
+    def walk(potential: Potential, system: System, start: Structure, evaluations: int, seed: int) -> Walk:
+        left = evaluations - kept_back(evaluations)
+        cooling = COOLINGS[nearest(COOLINGS, evaluations)]
+        steps = max(20, left - min(QUENCH, left // 2))
+        then = LBFGS(max_step=0.15 * _bond(system))
+        made = policy(
+            potential, system, weights, n_steps=steps, noise=cooling.noise, noise_end=cooling.noise_end, seed=seed, then=then
+        )
+        return _walk(potential, system, start, made, left)
+
+    return walk
+
+
+def many_short(weights: str | None = None):
+    """Runs of 100 displacements by the frozen policy from the start, each with noise of its own; the lowest counts."""
+
+    def walk(potential: Potential, system: System, start: Structure, evaluations: int, seed: int) -> Walk:
+        left = evaluations - kept_back(evaluations)
+        then = LBFGS(max_step=0.15 * _bond(system))
+        made = policy(
+            potential, system, weights, n_steps=min(100, left // 2), noise=0.03, noise_end=0.003, seed=seed, then=then
+        )
+        return _walk(potential, system, start, made, min(left, 600), patience=1)
+
+    return walk
+
+
+def adapting(weights: str | None = None, single: bool = True):
+    """Adaptation as published: one that fills the budget, or several from the same start, each from the trained network."""
+
+    def walk(potential: Potential, system: System, start: Structure, evaluations: int, seed: int) -> Walk:
+        left = evaluations - kept_back(evaluations)
+        each = left if single else min(left, SHORT)
+        then = LBFGS(max_step=0.15 * _bond(system))
+        made = policy(potential, system, weights, seed=seed)
+        episodes = max(1, (each - min(QUENCH, each // 2)) // 16)
+        return _walk(potential, system, start, Adaptation(made, episodes, rate=RATE, then=then), each, NEVER if single else 1)
+
+    return walk
+
+
+def hopping(weights: str | None = None, n_steps: int = 15):
+    """Basin hopping whose hops are relaxed by the policy first: moves and temperature are those of "glass-hopping"."""
+
+    def walk(potential: Potential, system: System, start: Structure, evaluations: int, seed: int) -> Walk:
+        base = glass_moves(potential, system, start, evaluations, seed)
+        then = LBFGS(max_step=0.15 * _bond(system))
+        made = policy(potential, system, weights, n_steps=n_steps, noise=0.003, seed=seed, then=then)
+        return Walk(base.search, Relaxation(potential, made), base.fmax, base.max_steps)
+
+    return walk
+
+
+def learned(weights: Mapping[str, str]) -> dict[str, Opponent]:
+    """The learned methods by name, with the weights that a user names for them."""
+    of = weights.get
+    return {
+        "policy": Opponent("one run of the frozen policy with falling noise, then L-BFGS", one_long(of("policy"))),
+        "policy-restarts": Opponent(
+            "runs of 100 displacements by the frozen policy, then L-BFGS", many_short(of("policy-restarts"))
+        ),
+        "adaptation": Opponent("one adaptation over the whole budget, then L-BFGS", adapting(of("adaptation"))),
+        "adaptation-restarts": Opponent(
+            f"adaptations of {SHORT:,} evaluations from the same start", adapting(of("adaptation-restarts"), False)
+        ),
+        "policy-hopping": Opponent("glass-hopping whose hops are relaxed by the policy first", hopping(of("policy-hopping"))),
+    }
+
+
+__all__ = ["LEAST", "learned", "policy"]
