@@ -25,7 +25,7 @@ def radius_graph(
     reach. `neighbors` is a list of this structure that reaches as far as the largest cutoff. Which atoms are neighbours is
     not differentiable; the vectors are.
     """
-    n = positions.shape[0]
+    n, kinds, cutoffs = positions.shape[0], jnp.asarray(kinds), jnp.asarray(cutoffs)
     owner = jnp.arange(n, dtype=jnp.int32)
     dense = neighbors is None or neighbors.turns is not None  # of narrow cells it lists images, whose atoms come twice
     if neighbors is None or neighbors.turns is not None:
