@@ -39,6 +39,8 @@ STILL = 1e-8
 COLOURS = {
     "adam": "#2b7bba", "fire": "#d1662b", "annealed": "#3a9a6a", "learned": "#a352a3", "learn2hop": "#b8434e", "hop": "#8a8a2e",
     "hop-10": "#5a6b7b", "tuned": "#2aa0a0", "learned-other": "#c2418c", "learned-hop": "#7a5230", "hull": "#161b22",
+    "start": "#5a6b7b", "policy": "#b8434e", "policy, middle": "#8a8a2e", "FIRE": "#d1662b", "adaptation": "#a352a3",
+    "basin hopping": "#3a9a6a",
 }  # fmt: skip
 STYLE = (
     "svg{font:13px sans-serif;background:#fff}.grid{stroke:#e4e8ed;fill:none}.tick{fill:#56606b;font-size:12px}"
@@ -49,12 +51,13 @@ _TOP, _BOTTOM, _LEFT, _RIGHT = 30.0, 268.0, 70.0, WIDTH - 10.0
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a line; `dots` marks them."""
+    """Points of a line; `dots` marks them, `spread` is drawn on both sides of it."""
 
     name: str
     x: np.ndarray
     y: np.ndarray
     dots: bool = False
+    spread: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -181,18 +184,26 @@ def figures(folder: Path, rows: Sequence[Mapping], options: Options, note: Calla
     return [*behaviour(folder, options, note), *hulls(folder, rows)]
 
 
-def draw(path: Path, title: str, curves: Sequence[Curve], x_label: str, y_label: str) -> Path:
-    """Write an SVG file of lines, their names below; no script, readable in any browser."""
-    x, y = (np.concatenate([np.asarray(getattr(c, k), float) for c in curves]) for k in ("x", "y"))
+def draw(path: Path, title: str, curves: Sequence[Curve], x_label: str, y_label: str, log: bool = False) -> Path:
+    """Write an SVG file of lines, their names below; no script, readable in any browser. `log`: the horizontal axis is."""
+    x = np.concatenate([np.asarray(c.x, float) for c in curves])
+    edges = [[c.y] if c.spread is None else [c.y - c.spread, c.y + c.spread] for c in curves]
+    y = np.concatenate([np.asarray(a, float) for pair in edges for a in pair])
     finite = np.isfinite(y)
     low, high = float(y[finite].min()), float(y[finite].max())
     margin = 0.04 * (high - low) or 1.0
-    ax, ay = Axis(float(x.min()), float(x.max()), _LEFT, _RIGHT), Axis(low - margin, high + margin, _BOTTOM, _TOP)
+    ax, ay = Axis(float(x.min()), float(x.max()), _LEFT, _RIGHT, log), Axis(low - margin, high + margin, _BOTTOM, _TOP)
     parts = [_y_axis(ay, _LEFT, _RIGHT, y_label), _x_axis(ax, _BOTTOM, _TOP, x_label)]
     for k, curve in enumerate(curves):
         colour = COLOURS.get(curve.name, "#161b22")
         good = np.isfinite(curve.y)
         points = [(ax.at(float(a)), ay.at(float(b))) for a, b in zip(curve.x[good], curve.y[good], strict=True)]
+        if curve.spread is not None:
+            around = [(curve.x, curve.y + curve.spread), (curve.x[::-1], (curve.y - curve.spread)[::-1])]
+            ring = [
+                (ax.at(float(a)), ay.at(float(b))) for xs, ys in around for a, b in zip(xs, ys, strict=True) if np.isfinite(b)
+            ]
+            parts.append(f'<path fill="{colour}" fill-opacity=".15" d="M{"L".join(f"{a} {b}" for a, b in ring)}Z"/>')
         path_of = "M" + "L".join(f"{a} {b}" for a, b in points)
         width = "1" if curve.dots else "1.8"
         parts.append(f'<path class="curve" style="stroke:{colour};stroke-width:{width}" d="{path_of}"/>')

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
+from thalweg.benchmark import stridernet_analyses, stridernet_speed, stridernet_trainings
 from thalweg.benchmark import stridernet_opponents as opponents
-from thalweg.benchmark import stridernet_speed
 from thalweg.benchmark.experiments import (
     Experiment,
     Options,
@@ -77,8 +78,6 @@ def weights_of(method: str, options: Options) -> dict:
     if name is None:
         return {"weights": None}
     path = SHIPPED / f"{name}.json"
-    from pathlib import Path
-
     return {"weights": name, "digest": digest(path if path.exists() else Path(name))}
 
 
@@ -232,6 +231,18 @@ TABLES = (
         size_sections, ("LJ25",), is_mixture,
     ),
     stridernet_speed.TABLE,
+    stridernet_analyses.RATES,
+    stridernet_analyses.COVARIANCE,
+    stridernet_trainings.ESTIMATED,
+    stridernet_trainings.TRAINED,
 )  # fmt: skip
 
-EXPERIMENT = Experiment("stridernet", "V. Bihani et al., StriderNet, ICML 2023 (arXiv:2301.12477)", TABLES)
+
+def figures(folder: Path, rows: Sequence[Mapping], options: Options, note: Callable[[str], None]) -> list[Path]:
+    """The paper's figures; drawing needs more of the package than tables do."""
+    from thalweg.benchmark.stridernet_figures import figures as draw
+
+    return draw(folder, rows, options, note)
+
+
+EXPERIMENT = Experiment("stridernet", "V. Bihani et al., StriderNet, ICML 2023 (arXiv:2301.12477)", TABLES, figures)

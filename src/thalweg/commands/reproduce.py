@@ -61,8 +61,8 @@ def _list() -> int:
         made = experiment(name)
         print(f"{name}: {made.source}")
         for table in made.tables:
-            print(f"  {table.name:10s}{table.what}{' (only with --full)' if table.expensive else ''}")
-            print(f"  {'':10s}systems: {', '.join(table.systems)}; methods: {', '.join(table.methods)}")
+            print(f"  {table.name:15s}{table.what}{' (only with --full)' if table.expensive else ''}")
+            print(f"  {'':15s}systems: {', '.join(table.systems)}; methods: {', '.join(table.methods)}")
     return 0
 
 
