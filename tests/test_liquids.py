@@ -37,7 +37,7 @@ def metropolis(n, kt, chains, sweeps, rng):
             cost = rows(x, i, new, kinds, side) - rows(x, i, x[:, i], kinds, side)
             good = np.log(rng.uniform(size=chains)) < -cost / kt
             x[good, i] = new[good]
-    return sum(rows(x, i, x[:, i], kinds, side) for i in range(n)) / 2
+    return np.sum([rows(x, i, x[:, i], kinds, side) for i in range(n)], 0) / 2
 
 
 def test_a_gas_of_at_most_so_many_atoms_has_a_poisson_distribution_cut_there():
@@ -114,7 +114,7 @@ def test_energies_and_neighbours_are_those_of_the_published_frames(name, count):
     assert abs(found["neighbours_deviation"]) < 4
     # A test only if errors are small beside what energies fall by when such structures are relaxed (a tenth and more).
     assert np.hypot(found["error"], found["published_error"]) < 0.03 * abs(known.energy)
-    assert 0.6 < found["spread"] / known.spread < 1.7
+    assert 0.6 < found["spread"] / known.spread < 2  # of gel the authors have as much as three independent frames
 
 
 @pytest.mark.slow
