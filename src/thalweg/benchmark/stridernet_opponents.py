@@ -27,7 +27,6 @@ from thalweg.potentials.binary import BinaryLennardJones
 from thalweg.potentials.pair import CSHGel
 from thalweg.potentials.stillinger_weber import StillingerWeber
 from thalweg.relax.annealing import Annealing
-from thalweg.relax.base import FAILED
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.run import energy_scale
@@ -50,7 +49,7 @@ LANES = 8
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one start: energy (of `positions`, float64), and all it took.
+    """What became of one start: energy (of `positions`, float64; infinite where a relaxation blew up), and all it took.
 
     `cpu_seconds` are those of the start alone, or its share of those of all starts that ran beside it; `compiling` (CPU
     seconds, of all starts together) comes on top.
@@ -287,9 +286,8 @@ def _descend(
     made = []
     for group in groups:
         begun = time.process_time()
-        out = relax(group, relaxation, len(group))
+        energies, out = own_starts.relaxed(group, relaxation)
         share = (time.process_time() - begun) / len(group)
-        energies = np.where(out.status == FAILED, np.nan, out.energy)
         x = np.asarray(out.structures.positions)
         made += [Outcome(float(energies[k]), int(out.steps[k]), share, x[k], compiling) for k in range(len(group))]
     return made
