@@ -40,6 +40,7 @@ def metropolis(n, kt, chains, sweeps, rng):
     return np.sum([rows(x, i, x[:, i], kinds, side) for i in range(n)], 0) / 2
 
 
+@pytest.mark.slow
 def test_a_gas_of_at_most_so_many_atoms_has_a_poisson_distribution_cut_there():
     """Ideal, mean 9 without the limit, which most sweeps then meet; slots are as many as the limit and do not grow."""
     nothing, most, mean = LennardJones(epsilon=0.0, cutoff=1.0), 8, 9.0

@@ -234,6 +234,13 @@ def test_too_many_atoms_fail_and_say_so():
     assert out.count[-1, 7] > 40
     assert np.isnan(out.energy[-1, 7])
     assert np.isfinite(np.delete(out.energy, 7, 1)).all()
+    # With a capacity none come beyond it, and slots are no more than it needs.
+    out = sample(
+        empty, LennardJones(epsilon=0.0, cutoff=1.0), GrandCanonical(1.0, mu, moves=20, most=40, capacity=30), 40, every=10
+    )
+    assert not out.failed.any()
+    assert out.count[-1, 7] == 30
+    assert out.structures.n_slots == 32
 
 
 def test_energy_that_does_not_follow_its_pairs_is_found_out():
