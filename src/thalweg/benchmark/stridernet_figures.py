@@ -33,6 +33,7 @@ from thalweg.benchmark.stridernet_analyses import (
     weights_of,
 )
 from thalweg.benchmark.stridernet_methods import policy
+from thalweg.display import plural
 from thalweg.geometry import nearest_image
 from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
@@ -47,13 +48,13 @@ from thalweg.space import Space
 #: Systems that are drawn.
 SYSTEM, QUICK_SYSTEM = "LJ100", "LJ25"
 #: Steps between looks at an adaptation (the ends of its episodes) and at the others; steps of a descent behind a policy.
-LOOK, DESCENT = 4, 300
+LOOK, DESCENT = 2, 300
 #: Displacements after which distributions of the policy are drawn, between start and end.
 MIDDLE = 20
 BINS = 40
 #: CPU seconds of the comparison at equal time, structures that are relaxed again and again, and starts of basin hopping.
 SECONDS, QUICK_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0)
-REPEATED, QUICK_REPEATED, HOPPED, QUICK_HOPPED = 64, 8, 4, 1
+REPEATED, QUICK_REPEATED, HOPPED, QUICK_HOPPED = 160, 8, 4, 1
 #: Structures that are relaxed side by side where time counts.
 LANES = 8
 
@@ -217,7 +218,9 @@ def fixed_time(folder: Path, name: str, options: Options, note: Callable[[str], 
     ])  # fmt: skip
     curves.append(Curve("basin hopping", np.asarray(seconds), ends.mean(1), True, ends.std(1)))
     note("; ".join(f"{c.name}: {c.y[-1]:.2f} after {c.x[-1]:g} CPU seconds" for c in curves))
-    title = f"{name}: lowest energy; {len(made.energies)} liquids relaxed once each, {len(hopped)} starts of basin hopping"
+    title = (
+        f"{name}: lowest energy; {len(made.energies)} liquids relaxed once, basin hopping from {plural(len(hopped), 'start')}"
+    )
     return [draw(folder / f"{name}-fixed-time.svg", title, curves, "CPU seconds", "Energy", log=True)]
 
 
