@@ -102,7 +102,8 @@ def test_trainings_of_hand_made_rows():
     rows = [own("strider", -810.0, course(-600.0)), own(trainings.ALONE, -800.0, [])]
     (section,) = trainings.architectures_sections(rows)
     assert fits(section)
-    assert section.notes[0] == "LJ100: better than L-BFGS alone: strider"
+    assert section.notes[0] == "LJ100: lower than L-BFGS alone on the same starts: strider"
+    assert section.lines[0][6] == "-10.00 ± 0.00"
 
 
 def test_signal_and_noise_of_gradients():

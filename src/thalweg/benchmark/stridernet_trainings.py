@@ -14,10 +14,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg import prng
-from thalweg.benchmark.experiments import Estimate, Options, Section, Table, listed, mean_of, verdict
+from thalweg.benchmark.experiments import Options, Section, Table, listed, mean_of, verdict
 from thalweg.benchmark.learn2hop import by_system
 from thalweg.benchmark.liquids import Liquid
-from thalweg.benchmark.stridernet_analyses import DISPLACEMENTS, STARTS, followed, lowest, quenched, starts_of, written
+from thalweg.benchmark.stridernet_analyses import DISPLACEMENTS, STARTS, followed, lowest, paired, quenched, starts_of, written
 from thalweg.benchmark.stridernet_methods import policy
 from thalweg.learning.policy_gradient import ESTIMATORS, PolicyGradient, PolicyLoss
 from thalweg.learning.trainer import Stage, Trainer
@@ -197,26 +197,27 @@ def architectures_sections(rows: Sequence[Mapping]) -> list[Section]:
     """Validation and relaxed energies by variant, beside no policy at all."""
     made = []
     for system, group in by_system(rows):
-        estimates: dict[str, Estimate] = {r["method"]: mean_of(r) for r in group}
-        lines = []
+        alone = next((r["energies"] for r in group if r["method"] == ALONE), None)
+        lines, better = [], []
         for r in group:
             course = r["course"]
             best = f"{min(loss for _, loss in course):,.2f}" if course else ""
             first = f"{course[0][1]:,.2f}" if course else ""
+            gap, error = (np.nan, np.nan) if alone is None or r["method"] == ALONE else paired(r["energies"], alone)
+            if gap < -1.96 * error:
+                better.append(r["method"])
             lines.append(
-                (r["method"], f"{r['parameters']:,}", first, best, lowest(r["energies"]), written(estimates[r["method"]]),
-                 f"{r['training']:,.1f}")
+                (r["method"], f"{r['parameters']:,}", first, best, lowest(r["energies"]), written(mean_of(r)),
+                 "" if np.isnan(gap) else f"{gap:+.2f} ± {error:.2f}", f"{r['training']:,.1f}")
             )  # fmt: skip
-        notes = []
-        if ALONE in estimates:
-            base = {ALONE: estimates[ALONE]}
-            better = [k for k, v in estimates.items() if k != ALONE and v.high < base[ALONE].low]
-            notes.append(f"{system}: better than L-BFGS alone: {', '.join(better) or 'none'}")
+        notes = (
+            [] if alone is None else [f"{system}: lower than L-BFGS alone on the same starts: {', '.join(better) or 'none'}"]
+        )
         notes.append("one training each: errors are those of the starts, and not of the training")
         r = group[0]
         head = (
             "variant", "parameters", "validation, untrained", "validation, best", "lowest", "relaxed, mean ± standard error",
-            "CPU-s of training",
+            "less L-BFGS alone", "CPU-s of training",
         )  # fmt: skip
         title = (
             f"{system}: energies after {r['horizon']} updates ({r['count']} fresh starts, seed {r['seed']}, {r['evaluations']} "
