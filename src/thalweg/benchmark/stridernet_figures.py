@@ -53,7 +53,7 @@ LOOK, DESCENT = 2, 300
 MIDDLE = 20
 BINS = 40
 #: CPU seconds of the comparison at equal time, structures that are relaxed again and again, and starts of basin hopping.
-SECONDS, QUICK_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0)
+SECONDS, QUICK_SECONDS = (0.5, 1.0, 2.0, 4.0), (0.5, 1.0)
 REPEATED, QUICK_REPEATED, HOPPED, QUICK_HOPPED = 160, 8, 4, 1
 #: Structures that are relaxed side by side where time counts.
 LANES = 8

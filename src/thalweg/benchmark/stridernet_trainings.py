@@ -29,6 +29,8 @@ from thalweg.relax.strider import PUBLISHED_EDGES, PUBLISHED_NODES, Strider
 
 #: Updates of a training, of 8 episodes of 15 displacements each, and those of a quick one.
 UPDATES, QUICK_UPDATES, BATCH, STEPS = 100, 60, 8, 15
+#: Updates of each of the many variants of the network.
+VARIED = 60
 #: Trainings with each estimator, hidden units of the network, and gradients of which signal and noise are measured.
 TRAININGS, HIDDEN, GRADIENTS, QUICK_GRADIENTS = 3, 16, 64, 16
 #: What stands beside the networks: no policy at all.
@@ -170,7 +172,7 @@ def architectures_settings(system: str, method: str, options: Options) -> dict:
         "count": options.count or (4 if options.quick else STARTS),
         "evaluations": options.evaluations or DISPLACEMENTS,
         "seed": options.seed,
-        "horizon": options.horizon or (QUICK_UPDATES if options.quick else UPDATES),
+        "horizon": options.horizon or VARIED,
     }
 
 
