@@ -15,7 +15,7 @@ PAGE, RESULTS = ROOT / "docs" / "benchmarks-periodic.md", ROOT / "benchmarks" / 
 TEXT = """# Results on periodic systems
 
 Written by `python benchmarks/periodic_tables.py` from `benchmarks/results/`, which hold every seed. One core of a two-core virtual
-machine (AMD EPYC, AVX-512) whose other core was busy, 2026-11-21: CPU seconds are upper bounds. Energies are means over seeds
+machine (AMD EPYC, AVX-512) that others used as well, 2026-11-21: CPU seconds are upper bounds. Energies are means over seeds
 with their standard errors.
 
 ## Lowest energies
@@ -26,17 +26,17 @@ compilation and the making of the liquids; evaluations include those of relaxati
 {strong}
 
 - **Kob-Andersen**, 100 particles at density 1.2, minimum image, unshifted. The reference is the lowest of earlier basin-hopping
-  runs of some 15 CPU seconds by other code, whose mean was -822.4; the lowest published value (StriderNet) is -815.63, its mean of
+  runs of some 15 CPU seconds by other code, seven of them, whose mean was -822.4; the lowest published value (StriderNet) is -815.63, its mean of
   ten runs -811.99. The default search also starts from pieces of crystals and makes crystals by repeating a part of the cell, and
   these are far below any glass: the lowest energies in the literature on this benchmark are those of glasses. The comparison within
-  glasses is the second line: random starts, and as moves one A and one B that change places, and neighbours that are shaken.
-  The lowest structure is `benchmarks/results/ka100.extxyz`.
+  glasses is the second line: random starts, and as moves one A and one B that change places, near or far, and a few neighbours that
+  are shaken. The lowest structure is `benchmarks/results/ka100.extxyz`.
 - **C-S-H**, 152 grains, within 52,000 evaluations. The lowest published value (StriderNet) is -1,671,917 kcal/mol. The lowest structure is
   `benchmarks/results/c-s-h.extxyz`.
 - **Silicon** from the liquid: each seed melts 64 atoms at 3500 K in the crystal's cell and searches from there. The default search finds
   the crystal by repeating a part of the liquid (the move `replicate`): it is told that crystals repeat. Methods that are not are
-  measured by `thalweg bench sw64-tempering` and `thalweg bench sw64-annealing`. The lowest published value of a learned method is
-  -264.17 eV (Learn2Hop).
+  measured by `thalweg bench sw64-tempering` and `thalweg bench sw64-annealing`, of an earlier state of the code as the cost of a step
+  below is. The lowest published value of a learned method is -264.17 eV (Learn2Hop).
 
 ## Cost of a step
 

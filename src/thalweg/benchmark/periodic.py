@@ -14,7 +14,7 @@ import numpy as np
 
 from thalweg.generators.cells import RandomCell
 from thalweg.generators.mutation import Swap
-from thalweg.generators.periodic import LocalDisplace
+from thalweg.generators.periodic import LocalDisplace, NearSwap
 from thalweg.ledger import POLISHED
 from thalweg.potentials.base import Potential
 from thalweg.potentials.binary import BinaryLennardJones
@@ -83,19 +83,21 @@ def kob_andersen(n: int = 100) -> Task:
 def glass() -> Task:
     """The mixture of `kob_andersen` among glasses: random starts, and nothing that knows of crystals.
 
-    The order of the species decides: nine moves of ten exchange one A and one B, the others shake a handful of neighbours.
-    Eight walks fill the vector units twice as well as four and are not much shorter.
+    The order of the species decides: nine moves of ten exchange one A and one B, half of these neighbours, the others shake
+    a handful of atoms. Eight walks fill the vector units twice as well as four and are not much shorter. Only the lowest
+    minimum is polished and kept.
     """
     crystals = kob_andersen()
     scale = crystals.potential.energy_scale(np.asarray(crystals.system.numbers))
     search = BasinHopping(
-        (Swap(most=1), LocalDisplace(step=0.3, radius=1.6)), (RandomCell(),), move_weights=[0.9, 0.1], explore=1.0,
-        patience=1000, temperature=0.5, energy_scale=1.0 if scale is None else scale,
+        (Swap(most=1), NearSwap(most=1, greed=0.0), LocalDisplace(step=0.3, radius=1.6)), (RandomCell(),),
+        move_weights=[0.45, 0.45, 0.1], explore=1.0, patience=1000, temperature=0.5,
+        energy_scale=1.0 if scale is None else scale,
     )  # fmt: skip
-    settings = replace(crystals.settings, walkers=8)
     return replace(
-        crystals, name="ka100-glass", what=f"{crystals.what}, glasses", prepare=lambda seed: search, settings=settings
-    )
+        crystals, name="ka100-glass", what=f"{crystals.what}, glasses", prepare=lambda seed: search,
+        settings=replace(crystals.settings, walkers=8, keep=1),
+    )  # fmt: skip
 
 
 def cement_gel() -> Task:
