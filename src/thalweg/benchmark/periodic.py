@@ -154,7 +154,8 @@ def annealed_silicon() -> Task:
     cooling = Annealing(
         n_steps=100_000, hot=1800 * kB, cold=600 * kB, dt=0.1, friction=0.1, max_step=0.4, then=LBFGS(max_step=0.3)
     )
-    prepare = lambda seed: SimulatedAnnealing((given(melt(potential, system, seed), system),), energy_scale=potential.epsilon)
+    liquids = lambda seed: (given(melt(potential, system, seed), system),)
+    prepare = lambda seed: SimulatedAnnealing(liquids(seed), np.ones(1), energy_scale=potential.epsilon)
     return Task(
         "sw64-annealing", "64 silicon atoms annealed from the liquid", potential, system, prepare, -264.0, "eV",
         Stop(relaxations=16), Settings(walkers=16, fmax=0.05, max_steps=102_000), cooling,
