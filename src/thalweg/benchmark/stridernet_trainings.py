@@ -28,9 +28,9 @@ from thalweg.relax.atom_features import NODES
 from thalweg.relax.strider import PUBLISHED_EDGES, PUBLISHED_NODES, Strider
 
 #: Updates of a training, of 8 episodes of 15 displacements each, and those of a quick one.
-UPDATES, QUICK_UPDATES, BATCH, STEPS = 100, 60, 8, 15
+UPDATES, QUICK_UPDATES, BATCH, STEPS = 400, 60, 8, 15
 #: Updates of each of the many variants of the network.
-VARIED = 60
+VARIED = 100
 #: Trainings with each estimator, hidden units of the network, and gradients of which signal and noise are measured.
 TRAININGS, HIDDEN, GRADIENTS, QUICK_GRADIENTS = 3, 16, 64, 16
 #: What stands beside the networks: no policy at all.
