@@ -18,7 +18,7 @@ from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
 from thalweg.generators.seeded import Seeded, given, seeds_from
 from thalweg.generators.symmetrise import Symmetrise
-from thalweg.networks.weights import ZERO, shipped
+from thalweg.networks.weights import ZERO, shipped, trained_component
 from thalweg.potentials.base import Potential
 from thalweg.potentials.binary import BinaryLennardJones
 from thalweg.potentials.many_body import Gupta
@@ -198,7 +198,7 @@ def suited_weights(model: str, system: System, potential: Potential) -> str:
     elif model == "LearnedAnnealing" and isinstance(potential, StillingerWeber) and periodic:
         name = "stillinger-weber"
     elif model == "Strider" and periodic:
-        kinds = {BinaryLennardJones: "strider-binary", StillingerWeber: "strider-silicon", CSHGel: "strider-gel"}
+        kinds = {BinaryLennardJones: "strider-binary", StillingerWeber: "strider-silicon-equivariant", CSHGel: "strider-gel"}
         name = kinds.get(type(potential), "")
     return name if name in shipped() else ""
 
@@ -232,7 +232,8 @@ def striding(system: System, potential: Potential) -> dict:
     """
     units = {k: v for k, v in learned_annealing(system, potential).items() if k in ("length", "energy")}
     species = sorted({int(z) for z in np.asarray(system.numbers) if z >= 0})
-    own = {"species": species, **units, "weights": suited_weights("Strider", system, potential) or ZERO}
+    weights = suited_weights("Strider", system, potential) or ZERO
+    own = {"species": species, **units, "weights": weights, **policy_of(weights)}
     if isinstance(potential, BinaryLennardJones):
         a = potential.species[0]
         kind = lambda p, q: (p != a) + (q != a)  # AA, AB, BB
@@ -240,10 +241,16 @@ def striding(system: System, potential: Potential) -> dict:
         radii = (1.5, 1.25, 2.0)
         return {**own, "cutoffs": [radii[k] for k in pairs], "rests": [float(potential.sigma[k]) for k in pairs]}
     if isinstance(potential, CSHGel):
-        return {**own, "cutoffs": [75.0], "rests": [float(potential.sigma)], "slots": 24}
+        return {**own, "cutoffs": [75.0], "rests": [float(potential.sigma)], "slots": 28, "max_step": 0.1}
     if isinstance(potential, StillingerWeber):
         return {**own, "cutoffs": [potential.reach], "slots": 24}
     return own
+
+
+def policy_of(weights: str) -> dict:
+    """What a policy's weights belong to: the network and what it reads, as arguments of `Strider`."""
+    held = trained_component(weights)
+    return {k: held[k] for k in ("architecture", "hidden", "layers", "nodes", "edges") if k in held}
 
 
 #: What suits walks on a template, whose atoms make every step dear.

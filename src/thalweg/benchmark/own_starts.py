@@ -184,7 +184,8 @@ def for_evaluations(walk: Walk, system: System, starts: np.ndarray, evaluations:
     begun, count = time.process_time(), len(starts)
     kept = kept_back(evaluations)
     last = polish(walk.relaxation.potential, system, kept)
-    lanes = -(-count // WIDTH) * WIDTH
+    # A policy is matrices for each lane, and gains nothing by more of them.
+    lanes = count if walk.relaxation.relaxer.reads_energies else -(-count // WIDTH) * WIDTH
     walkers = _Walkers(walk, system, starts, lanes, seed)
     walkers.compile()
     relaxed(system.structure(starts), replace(last, max_steps=1))

@@ -13,9 +13,8 @@ import numpy as np
 
 from thalweg import presets
 from thalweg.benchmark.own_starts import Walk, kept_back
-from thalweg.benchmark.stridernet_opponents import LEAST, NEVER, Opponent, glass_moves, nearest
+from thalweg.benchmark.stridernet_opponents import LEAST, NEVER, Opponent, glass_moves, kind, nearest
 from thalweg.generators.seeded import given
-from thalweg.networks.weights import trained_component
 from thalweg.potentials.base import Potential
 from thalweg.relax.adaptation import Adaptation
 from thalweg.relax.driver import Relaxation
@@ -41,37 +40,21 @@ class Cooling:
     noise_end: float = 0.003
 
 
-#: Noise of one long run, by evaluations.
-COOLINGS: dict[int, Cooling] = {500: Cooling(0.003), 1500: Cooling(0.04), 5000: Cooling(0.06)}
+#: Noise of one long run, by system and evaluations.
+COOLINGS: dict[str, dict[int, Cooling]] = {
+    "mixture": {500: Cooling(0.003), 1500: Cooling(0.04), 5000: Cooling(0.06)},
+    "gel": {500: Cooling(0.03, 0.01)},
+    "silicon": {500: Cooling(0.003), 1500: Cooling(0.03)},
+}
 
 
 def policy(potential: Potential, system: System, weights: str | None = None, **others) -> Strider:
     """The policy that suits a system, with other weights than those that ship where they are given."""
     made = presets.striding(system, potential)
     if weights is not None:
-        made |= {"weights": weights, "transfer": True, **architecture(weights)}
+        made |= {"weights": weights, "transfer": True, **presets.policy_of(weights)}
     made = {k: tuple(v) if isinstance(v, list) else v for k, v in made.items()}
     return Strider(**{**made, **others})
-
-
-def architecture(weights: str) -> dict:
-    """What a weights file says of the policy it belongs to, as arguments of `Strider`."""
-    held = trained_component(weights)
-    keys = (
-        "architecture",
-        "hidden",
-        "layers",
-        "nodes",
-        "edges",
-        "species",
-        "cutoffs",
-        "rests",
-        "length",
-        "energy",
-        "slots",
-        "scale",
-    )
-    return {k: held[k] for k in keys if k in held}
 
 
 def _bond(system: System) -> float:
@@ -80,7 +63,7 @@ def _bond(system: System) -> float:
 
 def _walk(potential: Potential, system: System, start: Structure, relaxer, max_steps: int, patience: int = NEVER) -> Walk:
     scale = potential.energy_scale(np.asarray(system.numbers)) or 1.0
-    search = StriderNet((given([start], system),), None, patience, scale)
+    search = StriderNet((given([start], system),), None, patience, scale)  # type: ignore[arg-type]
     return Walk(search, Relaxation(potential, relaxer), FMAX, max_steps)
 
 
@@ -89,7 +72,8 @@ def one_long(weights: str | None = None):
 
     def walk(potential: Potential, system: System, start: Structure, evaluations: int, seed: int) -> Walk:
         left = evaluations - kept_back(evaluations)
-        cooling = COOLINGS[nearest(COOLINGS, evaluations)]
+        tuned = COOLINGS[kind(potential)]
+        cooling = tuned[nearest(tuned, evaluations)]
         steps = max(20, left - min(QUENCH, left // 2))
         then = LBFGS(max_step=0.15 * _bond(system))
         made = policy(

@@ -66,6 +66,7 @@ class Strider(Relaxer):
     cutoffs: tuple[float, ...] = eqx.field(static=True)
     rests: tuple[float, ...] = eqx.field(static=True)
     slots: int = eqx.field(static=True)
+    rank: int = eqx.field(static=True)  # axes of the network's first array where all lanes share it
     n_steps: int
     scale: float
     noise: float
@@ -139,6 +140,7 @@ class Strider(Relaxer):
         )
         found, self.trained = read({"network": made}, weights, "Strider", self.features)
         self.network = found["network"]
+        self.rank = np.ndim(jax.tree.leaves(made)[0])
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -195,36 +197,37 @@ class Strider(Relaxer):
         move = self.means(x, force) + spread * self.length * normals(words, step, x.shape, x.dtype)
         return jnp.where(atoms, move, 0)
 
-    def means(self, x, force):
-        """Mean displacements (atoms, 3, *lanes) of bound structures."""
+    def means(self, x, force, network=None):
+        """Mean displacements (atoms, 3, *lanes) of bound structures; a `network` may have a last axis of lanes."""
         n, lanes = x.shape[0], x.shape[2:]
+        network = self.network if network is None else network
         if self.neighbors is not None:  # large structures come one by one
             bare = lambda a: a.reshape(a.shape[: a.ndim - len(lanes)]) if eqx.is_array(a) and a.ndim > len(lanes) else a
             near, numbers = jax.tree.map(bare, self.neighbors), jnp.asarray(self.numbers).reshape(n)
             space = _celled(self.space, lambda cell: cell.reshape(3, 3))
-            rows = (a.reshape(n, *a.shape[1:2]) if a.ndim > 1 + len(lanes) else a.reshape(n) for a in (x, self.energies, force))
-            x1, u, f = rows
-            return self.displacements(x1, numbers, u, f, space, near).reshape(x.shape)
+            shapes = (x.reshape(n, 3), numbers, self.energies.reshape(n), force.reshape(n, 3))
+            return self.displacements(network, *shapes, space, near).reshape(x.shape)
 
         def flat(a):
             own = a.shape[: a.ndim - len(lanes)]
             return jnp.broadcast_to(a, (*own, *lanes)).reshape(*own, -1)
 
         space = _celled(self.space, lambda cell: flat(cell.reshape(3, 3, *(cell.shape[2:] or (1,) * len(lanes)))))
-        out = jax.vmap(self.displacements, in_axes=-1, out_axes=-1)(
-            flat(x), flat(self.numbers), flat(self.energies), flat(force), space
-        )
-        return out.reshape(x.shape)
+        own = jax.tree.leaves(network)[0].ndim > self.rank
+        each = jax.vmap(self.displacements, in_axes=(-1 if own else None, *[-1] * 5), out_axes=-1)
+        return each(network, flat(x), flat(self.numbers), flat(self.energies), flat(force), space).reshape(x.shape)
 
-    def displacements(self, positions, numbers, energies, forces, space: Space | None, neighbors: Neighbors | None = None):
-        """Mean displacements (atoms, 3) of one structure, in the user's units.
+    def displacements(
+        self, network, positions, numbers, energies, forces, space: Space | None, neighbors: Neighbors | None = None
+    ):
+        """Mean displacements (atoms, 3) of one structure by a network, in the user's units.
 
         Differentiable by positions, energies and forces, and by the network; not a number where the graph overflows.
         """
         kinds = self.kinds(numbers)
         graph = radius_graph(self.table(self.cutoffs, REACH), positions, kinds, self.slots, space, neighbors)
         nodes, edges, force = described(self, graph, kinds, energies, forces)
-        out = self.scale * self.network(graph, nodes, edges, force)
+        out = self.scale * network(graph, nodes, edges, force)
         atoms = (kinds >= 0)[:, None]
         out = out - jnp.where(atoms, out, 0).sum(0) / jnp.maximum(atoms.sum(), 1)
         out = self._cut(out) * self.length

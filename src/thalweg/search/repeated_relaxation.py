@@ -42,7 +42,7 @@ class RepeatedRelaxation(Search):
     patience: int = 2
     energy_scale: float = 1.0
 
-    def __init__(self, starts, start_weights=None, patience=2, energy_scale=1.0):
+    def __init__(self, starts, start_weights=None, patience: int = 2, energy_scale: float = 1.0):
         self.starts = tuple(starts)
         self.start_weights = weights_of(start_weights, self.starts)
         self.patience, self.energy_scale = patience, energy_scale
