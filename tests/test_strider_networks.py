@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from thalweg import BinaryLennardJones, InputError, Relaxation, Structure
 from thalweg.networks.displacement import ARCHITECTURES
-from thalweg.networks.strider import count
+from thalweg.networks.strider import count, in_blocks
 from thalweg.networks.weights import parameters, with_parameters
 from thalweg.potentials.base import Evaluation
 from thalweg.potentials.neighbors import neighbors_for
@@ -146,6 +146,25 @@ def test_what_displacements_must_not_depend_on(architecture):
         assert (np.linalg.norm(straight, axis=1) > 0.1 - 1e-9).any()  # cut off by length
     else:
         assert np.abs(turned - straight @ turn).max() > 1e-3
+
+
+def test_messages_in_blocks_are_those_of_the_whole_table():
+    n, (x, kinds, side) = 60, box(60)
+    kinds, rng = jnp.where(np.arange(n) % 20 == 3, -1, 1 - kinds), np.random.default_rng(4)
+    u, f, p = rng.normal(size=n), rng.normal(size=(n, 3)), policy()
+    with jax.enable_x64(True):
+
+        def both(x):
+            graph = radius_graph(np.flip(CUTOFFS), x, kinds, 44, cubic(side))
+            nodes, edges, _ = described(p, graph, kinds, u, f)
+            return in_blocks(13, network, graph, nodes, edges), network.whole(graph, nodes, edges), graph
+
+        network = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), p.network)
+        blocks, whole, graph = jax.jit(both)(jnp.asarray(x))
+    assert np.ptp(graph.degree[kinds >= 0]) > 5
+    assert not graph.overflow
+    assert np.abs(whole).max() > 1e-3
+    np.testing.assert_allclose(blocks, whole, rtol=1e-10, atol=1e-12)
 
 
 VARIANTS = {

@@ -58,10 +58,9 @@ def start(n: int, seed: int):
     cell, x = np.asarray(base.system.cell), np.asarray(base.structures.positions)[0]
     shifts = np.stack(np.meshgrid(*[np.arange(c) for c in copies], indexing="ij"), -1).reshape(-1, 3) @ cell
     whole = (x[None] + shifts[:, None]).reshape(-1, 3)
-    system = periodic(np.tile(np.asarray(base.system.numbers), len(shifts)), base.potential, cell * np.asarray(copies)[:, None])
-    order = np.argsort(-np.tile(np.asarray(base.system.numbers), len(shifts)), kind="stable")
-    same = np.array_equal(np.asarray(system.numbers), np.tile(np.asarray(base.system.numbers), len(shifts)))
-    return base.potential, system, whole if same else whole[order]
+    numbers = np.tile(np.asarray(base.system.numbers), len(shifts))
+    system = periodic(numbers, base.potential, cell * np.asarray(copies)[:, None])
+    return base.potential, system, whole[np.argsort(numbers, kind="stable")]  # a system sorts its atoms by species
 
 
 def timed(potential, system, x: np.ndarray, relaxer: Relaxer, n_steps: int) -> tuple[list[float], float]:

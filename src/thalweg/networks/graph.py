@@ -58,7 +58,7 @@ class Graph(eqx.Module):
         return jnp.where(self.present[:, None], nodes, 0).sum(0) / jnp.maximum(self.present.sum(), 1)
 
 
-def _rows(edges, where):
+def rows(edges, where):
     """Rows (..., features) of a table at places `where` (...) in it."""
     flat = edges.reshape(-1, edges.shape[-1])
     return flat.at[where].get(mode="promise_in_bounds")
@@ -75,29 +75,29 @@ def _sum(edges, real):
 
 @jax.custom_vjp
 def _received(edges, partner, reverse, real):
-    return _sum(_rows(edges, reverse), real)
+    return _sum(rows(edges, reverse), real)
 
 
 def _received_backward(kept, pull):
     partner, _, real = kept
-    return jnp.where(real[..., None], _rows(pull, partner), 0), *_no_pull(*kept)
+    return jnp.where(real[..., None], rows(pull, partner), 0), *_no_pull(*kept)
 
 
 _received.defvjp(
-    lambda edges, partner, reverse, real: (_sum(_rows(edges, reverse), real), (partner, reverse, real)), _received_backward
+    lambda edges, partner, reverse, real: (_sum(rows(edges, reverse), real), (partner, reverse, real)), _received_backward
 )
 
 
 @jax.custom_vjp
 def _partners(values, partner, reverse, real):
-    return _rows(values, partner)
+    return rows(values, partner)
 
 
 def _partners_backward(kept, pull):
     # What an atom gave to the edges that end in it: those are the reverses of the edges that leave it. An empty slot read the
     # atom itself.
     _, reverse, real = kept
-    return _sum(_rows(pull, reverse), real) + _sum(pull, ~real), *_no_pull(*kept)
+    return _sum(rows(pull, reverse), real) + _sum(pull, ~real), *_no_pull(*kept)
 
 
-_partners.defvjp(lambda values, partner, reverse, real: (_rows(values, partner), (partner, reverse, real)), _partners_backward)
+_partners.defvjp(lambda values, partner, reverse, real: (rows(values, partner), (partner, reverse, real)), _partners_backward)

@@ -86,11 +86,8 @@ class Edges(eqx.Module):
 
         What the first layer makes of atoms and of the whole structure is computed once for each of them, not per edge.
         """
-        first = update.layers[0]
-        rows = first.blocks(self.last.bias.shape[0], nodes.shape[-1], nodes.shape[-1], *(w.shape[-1] for w in whole))
-        own = nodes @ rows[1] + first.bias + self.last.bias @ rows[0]
-        own = sum((w @ r for w, r in zip(whole, rows[3:], strict=True)), start=own)
-        return Edges.of(graph, update, self.inner @ (self.last.weights @ rows[0]) + own + graph.partners(nodes @ rows[2]))
+        of_edge, starts, ends = through(update, self.last, nodes, *whole)
+        return Edges.of(graph, update, self.inner @ of_edge + starts + graph.partners(ends))
 
     def sent(self, graph: Graph):
         """Means (atoms, features) over the edges that leave each atom; zero for an atom without any."""
@@ -111,6 +108,19 @@ class Edges(eqx.Module):
 
     def _finished(self, means, any_edge):
         return jnp.where(any_edge, self.last(means), 0)
+
+
+def through(update: Stack, last: Dense, nodes, *whole):
+    """The first layer of `update` of (edge, its own atom, the atom at its other end, *whole), in parts that are added up.
+
+    Weights (hidden, hidden) for what `last` would read to make the edge, and values (atoms, hidden) of atoms that edges leave
+    and of atoms that they end in.
+    """
+    first = update.layers[0]
+    rows = first.blocks(last.bias.shape[0], nodes.shape[-1], nodes.shape[-1], *(w.shape[-1] for w in whole))
+    own = nodes @ rows[1] + first.bias + last.bias @ rows[0]
+    own = sum((w @ r for w, r in zip(whole, rows[3:], strict=True)), start=own)
+    return last.weights @ rows[0], own, nodes @ rows[2]
 
 
 def activated(values):

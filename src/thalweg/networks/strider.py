@@ -8,18 +8,23 @@ that it works on sizes it was not trained on; under rotations it is not (displac
 from __future__ import annotations
 
 import abc
+import functools
 from typing import ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from thalweg.networks.blocks import BLOCK, sums_in_blocks
 from thalweg.networks.graph import Graph
-from thalweg.networks.layers import Edges, Stack, activated, normalised
+from thalweg.networks.layers import Edges, Stack, activated, normalised, through
 from thalweg.typing import Array
 
 #: What the last layer's output is multiplied by.
 SMALL = 0.01
+#: Atoms above which messages are passed in blocks.
+LARGE = 1500
 
 
 class DisplacementNetwork(eqx.Module):
@@ -72,12 +77,50 @@ class StriderNet(DisplacementNetwork):
         )
 
     def __call__(self, graph: Graph, nodes, edges, forces) -> Array:
-        nodes = self.node_embedding(activated(normalised(graph, nodes, self.scale, self.shift)))
+        # Large structures are never trained on, so that what suits gradients less is what runs.
+        if graph.present.shape[0] > LARGE and len(self.node_updates) == 1:
+            return in_blocks(BLOCK, self, graph, nodes, edges)
+        return self.whole(graph, nodes, edges)
+
+    def embedded(self, graph: Graph, nodes):
+        """First values (atoms, hidden) of nodes."""
+        return self.node_embedding(activated(normalised(graph, nodes, self.scale, self.shift)))
+
+    def whole(self, graph: Graph, nodes, edges) -> Array:
+        """Displacements (atoms, 3) with tables of all edges."""
+        nodes = self.embedded(graph, nodes)
         held = Edges.of(graph, self.edge_embedding, self.edge_embedding.layers[0](edges))
         for update_nodes, update_edges in zip(self.node_updates, self.edge_updates, strict=True):
             nodes = update_nodes(nodes, held.received(graph), held.sent(graph))
             held = held.updated(graph, update_edges, nodes)
         return SMALL * self.head(nodes, held.sent(graph), held.received(graph))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def in_blocks(block: int, network: StriderNet, graph: Graph, nodes, edges) -> Array:
+    """What `StriderNet.whole` returns, to rounding, of a network with one round of messages, so many atoms at a time.
+
+    Derivatives are those of `whole`, and need as much memory.
+    """
+    embedding, update, any_edge = network.edge_embedding, network.edge_updates[0], graph.degree[:, None] > 0
+    first = lambda features: embedding.hidden(embedding.layers[0](features))
+
+    def means(stack, value, *tables):
+        last = stack.layers[-1]
+        sums = sums_in_blocks(graph, edges, value, last.weights.shape[0], *tables, block=block)
+        return [jnp.where(any_edge, last(graph.mean(s)), 0) for s in sums]
+
+    sent, received = means(embedding, lambda features, _: first(features))
+    nodes = network.node_updates[0](network.embedded(graph, nodes), received, sent)
+    of_edge, starts, ends = through(update, embedding.layers[-1], nodes)
+    sent, received = means(update, lambda features, more: update.hidden(first(features) @ of_edge + more), starts, ends)
+    return SMALL * network.head(nodes, sent, received)
+
+
+in_blocks.defvjp(
+    lambda block, network, graph, nodes, edges: jax.vjp(StriderNet.whole, network, graph, nodes, edges),
+    lambda block, pull, out: pull(out),
+)
 
 
 def count(network) -> int:
