@@ -8,6 +8,8 @@ element after the other on a CPU.
 
 from __future__ import annotations
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -60,7 +62,7 @@ class Graph(eqx.Module):
 
 def rows(edges, where):
     """Rows (..., features) of a table at places `where` (...) in it."""
-    flat = edges.reshape(-1, edges.shape[-1])
+    flat = edges.reshape(math.prod(edges.shape[:-1]), edges.shape[-1])  # not -1, which no features do not determine
     return flat.at[where].get(mode="promise_in_bounds")
 
 

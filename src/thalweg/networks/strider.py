@@ -15,16 +15,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from thalweg.networks.blocks import BLOCK, sums_in_blocks
 from thalweg.networks.graph import Graph
-from thalweg.networks.layers import Edges, Stack, activated, normalised, through
+from thalweg.networks.layers import Edges, Stack, activated, by_feature, normalised, through
 from thalweg.typing import Array
 
 #: What the last layer's output is multiplied by.
 SMALL = 0.01
 #: Atoms above which messages are passed in blocks.
-LARGE = 1500
+LARGE = 600
 
 
 class DisplacementNetwork(eqx.Module):
@@ -77,7 +78,6 @@ class StriderNet(DisplacementNetwork):
         )
 
     def __call__(self, graph: Graph, nodes, edges, forces) -> Array:
-        # Large structures are never trained on, so that what suits gradients less is what runs.
         if graph.present.shape[0] > LARGE and len(self.node_updates) == 1:
             return in_blocks(BLOCK, self, graph, nodes, edges)
         return self.whole(graph, nodes, edges)
@@ -100,10 +100,15 @@ class StriderNet(DisplacementNetwork):
 def in_blocks(block: int, network: StriderNet, graph: Graph, nodes, edges) -> Array:
     """What `StriderNet.whole` returns, to rounding, of a network with one round of messages, so many atoms at a time.
 
-    Derivatives are those of `whole`, and need as much memory.
+    Derivatives are those of `whole`, and need as much memory. Other devices than CPUs have no caches to stay in.
     """
+    blocked = functools.partial(_in_blocks, block)
+    return lax.platform_dependent(network, graph, nodes, edges, cpu=blocked, default=StriderNet.whole)
+
+
+def _in_blocks(block: int, network: StriderNet, graph: Graph, nodes, edges):
     embedding, update, any_edge = network.edge_embedding, network.edge_updates[0], graph.degree[:, None] > 0
-    first = lambda features: embedding.hidden(embedding.layers[0](features))
+    first = lambda features: embedding.hidden(by_feature(embedding.layers[0], features))
 
     def means(stack, value, *tables):
         last = stack.layers[-1]

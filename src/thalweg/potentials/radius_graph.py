@@ -52,11 +52,15 @@ def _displacements(table, positions, space: Space | None):
 
 
 def _near(candidates, positions, kinds, cutoffs, space):
-    d = _displacements(candidates, lax.stop_gradient(positions), space)
-    theirs = kinds[candidates]
+    # Column by column: rows of three are gathered number by number, which takes several times as long.
+    columns = [lax.stop_gradient(positions[:, k]) for k in range(3)]
+    there = lambda a: a.at[candidates].get(mode="promise_in_bounds")
+    d = [there(column) - column for column in columns]
+    dx, dy, dz = d if space is None else space.minimum_image(*d)
+    theirs = there(kinds)
     # Sums over the few species instead of a gather from their table.
     cutoff = sum(cutoffs[a, b] * ((theirs == a) & (kinds == b)) for a in range(len(cutoffs)) for b in range(len(cutoffs)))
-    return (d * d).sum(-1) < cutoff * cutoff
+    return dx * dx + dy * dy + dz * dz < cutoff * cutoff
 
 
 def _packed(near):
