@@ -13,12 +13,14 @@ import numpy as np
 from thalweg.benchmark.experiments import Options, Section, Skipped, Table
 from thalweg.benchmark.liquids import liquid
 from thalweg.benchmark.stridernet_methods import policy
+from thalweg.errors import InputError
 from thalweg.leaves import as_leaves
 from thalweg.potentials.neighbors import grown, neighbors_for, worthwhile
 from thalweg.relax.adaptation import Adaptation
 from thalweg.relax.base import Relaxer
 from thalweg.relax.driver import Relaxation, advance, empty_lanes, load
 from thalweg.relax.fire import FIRE
+from thalweg.system import periodic
 
 #: Seconds of the paper on a CPU of 24 cores: 100 displacements, 100 steps of FIRE, 100 epochs of adaptation (Tables 8 and 9).
 PUBLISHED = {"policy": 54.3, "FIRE": 1.02, "adaptation": 1170.0}
@@ -46,19 +48,19 @@ def measure(settings: dict, note: Callable[[str], None]) -> dict:
     }[settings["method"]]()
     steps = settings["evaluations"] if n <= 1000 else FEW
     times, compiling = timed(potential, system, x, made, steps)
-    times = np.asarray(times) * settings["evaluations"] / steps
+    times = [t * settings["evaluations"] / steps for t in times]
     return {"seconds": round(min(times), 5), "median": round(float(np.median(times)), 5), "compiling": round(compiling, 2)}
 
 
 def start(n: int, seed: int):
-    """(potential, system, positions (n, 3)) of a mixture: a liquid, repeated along the axes where it is large."""
-    if n <= 1000:
+    """(potential, system, positions (n, 3)) of a mixture: a liquid, or, from 1,000 particles on, one of 125 repeated."""
+    if n < 1000:
         made = liquid(f"lj{n}", 1, seed)
         return made.potential, made.system, np.asarray(made.structures.positions)[0]
-    copies = {4000: (2, 2, 1), 8000: (2, 2, 2)}.get(n, (n // 1000, 1, 1))
-    base = liquid("lj1000", 1, seed)
-    from thalweg.system import periodic
-
+    if n % 500:
+        raise InputError(f"LJ{n} is no liquid of 125 particles repeated; sizes from 1,000 on are multiples of 500")
+    copies = (2, 2, n // 500)
+    base = liquid("lj125", 1, seed)
     cell, x = np.asarray(base.system.cell), np.asarray(base.structures.positions)[0]
     shifts = np.stack(np.meshgrid(*[np.arange(c) for c in copies], indexing="ij"), -1).reshape(-1, 3) @ cell
     whole = (x[None] + shifts[:, None]).reshape(-1, 3)
