@@ -1,20 +1,20 @@
-"""Writes docs/benchmarks-learned.md from benchmarks/results/learned/: `python benchmarks/learned_tables.py`."""
+"""Writes docs/benchmarks-learned.md and docs/benchmarks-stridernet.md from the results of `thalweg reproduce` in
+benchmarks/results/: `python benchmarks/learned_tables.py`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from thalweg.benchmark.experiments import Table, experiment
+from thalweg.benchmark.experiments import Experiment, Table, experiment
 from thalweg.benchmark.learn2hop_methods import METHODS
+from thalweg.benchmark.stridernet_methods import learned
+from thalweg.benchmark.stridernet_opponents import METHODS as OPPONENTS
 
 ROOT = Path(__file__).parent
-RESULTS = ROOT / "results" / "learned"
-PAGE = ROOT.parent / "docs" / "benchmarks-learned.md"
-#: Written by hand, below the tables.
-NOTES = ROOT / "learned_notes.md"
 
-TEXT = """# Results of learned relaxers
+
+LEARN2HOP = """# Results of learned relaxers
 
 Written by `python benchmarks/learned_tables.py` from `benchmarks/results/learned/`, which hold what every start found, its seed
 and its evaluations. The command that runs them is
@@ -42,10 +42,39 @@ there are. CPU seconds include compilation, on a two-core virtual machine (AMD E
 {notes}"""
 
 
-def cells() -> list[dict]:
+STRIDERNET = """# Results of policies that displace atoms
+
+Written by `python benchmarks/learned_tables.py` from `benchmarks/results/stridernet/`, which hold the energy of every start,
+its evaluations and its seed. The command that runs them is
+
+```bash
+thalweg reproduce stridernet --json stridernet.json
+thalweg reproduce stridernet --quick --figures figures  # LJ100 only, and drawings of energies, stresses and time
+```
+
+Published numbers are those of V. Bihani et al., "StriderNet", ICML 2023 (arXiv:2301.12477). All methods of a section relax the
+same fresh starts, made here (`thalweg.benchmark.liquids`), which no weights were trained and nothing was tuned on; every
+evaluation counts, those by which a policy adapts and those of the last relaxation too. Training is not counted: it stands in
+the [model cards](model-cards.md). "Better" and "worse" mean that means +- 1.96 standard errors do not overlap, without a
+correction for how many comparisons there are. CPU seconds are per start, compilation apart, on a two-core virtual machine (AMD
+EPYC) whose other core was busy.
+
+{methods}
+
+{tables}
+{notes}"""
+
+
+def methods_of(name: str) -> dict[str, str]:
+    """What the methods of an experiment are."""
+    if name == "learn2hop":
+        return dict(METHODS)
+    return {k: v.what for k, v in (OPPONENTS | learned({})).items()}
+
+
+def cells(made: Experiment, results: Path) -> list[dict]:
     """All cells of all files, each system's together, in the order of the experiment."""
-    made = experiment("learn2hop")
-    held = [row for path in sorted(RESULTS.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    held = [row for path in sorted(results.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     place = lambda table: {name: k for k, name in enumerate([s for one in table.systems for s in table.expand(one)])}
     order = []
     for table in made.tables:
@@ -65,15 +94,19 @@ def written(table: Table, rows: list[dict]) -> str:
     return "\n".join([f"## {table.name}: {table.what}", "", *[s.markdown for s in table.sections(rows)]])
 
 
-def main() -> None:
-    rows = cells()
-    tables = experiment("learn2hop").tables
-    texts = [written(t, [r for r in rows if r["table"] == t.name]) for t in tables]
-    methods = "\n".join(f"- `{name}`: {what}" for name, what in METHODS.items())
-    notes = NOTES.read_text(encoding="utf-8") if NOTES.exists() else ""
-    PAGE.write_text(TEXT.format(methods=methods, tables="\n".join(filter(None, texts)), notes=notes), encoding="utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT.parent)}")
+def page(name: str, folder: str, text: str) -> None:
+    """Write the page of an experiment; notes below the tables are written by hand."""
+    made = experiment(name)
+    rows = cells(made, ROOT / "results" / folder)
+    texts = [written(t, [r for r in rows if r["table"] == t.name]) for t in made.tables]
+    methods = "\n".join(f"- `{name}`: {what}" for name, what in methods_of(name).items())
+    notes = ROOT / f"{folder}_notes.md"
+    path = ROOT.parent / "docs" / f"benchmarks-{folder}.md"
+    below = notes.read_text(encoding="utf-8") if notes.exists() else ""
+    path.write_text(text.format(methods=methods, tables="\n".join(filter(None, texts)), notes=below), encoding="utf-8")
+    print(f"wrote {path.relative_to(ROOT.parent)}")
 
 
 if __name__ == "__main__":
-    main()
+    page("learn2hop", "learned", LEARN2HOP)
+    page("stridernet", "stridernet", STRIDERNET)

@@ -57,6 +57,26 @@ NOTES = {
         "The default for silicon in a cell.",
         "The crystal: it makes good glasses and does not crystallise. Basin hopping with the move `replicate` finds it.",
     ),
+    "strider-binary": (
+        "The default policy for Kob-Andersen mixtures in a cell: the published network of StriderNet, trained on 100 particles "
+        "of density 1.2 from the liquid of temperature 2.",
+        "The lowest glasses: it descends well and hardly exchanges particles, which decides there; basin hopping with "
+        "exchanges does better. Clusters.",
+    ),
+    "strider-silicon": (
+        "The published network of StriderNet for 64 silicon atoms from the liquid of 3500 K.",
+        "Anything but a comparison: the equivariant one is better.",
+    ),
+    "strider-silicon-equivariant": (
+        "The default policy for silicon in a cell: an equivariant network that reads forces too.",
+        "The crystal, and the lowest glasses: basin hopping and annealing do better.",
+    ),
+    "strider-gel": (
+        "The default policy for the gel of cement: the published network of StriderNet, 152 grains in a cube of 300 Å. It is "
+        "the network of the end of the first stage: the second, with longer horizons, has not improved it.",
+        "Long searches: within a thousand evaluations it is better than annealing and hops that know no crystals; with more of "
+        "them, hops that repeat parts of the cell win by much.",
+    ),
     "learn2hop-lj13": (
         "The published network (`--relaxer learn2hop`), trained on LJ13 by ESMC, for comparison.",
         "Anything but LJ13 and clusters of that size; the learned annealer is better there too (see the benchmarks).",

@@ -99,7 +99,7 @@ def test_adaptation_follows_the_detached_gradient_with_forces_alone(mixture, sta
 def test_the_score_estimator_has_the_pathwise_gradient_as_its_mean(mixture, starts):
     """Of one displacement, along a direction; the noise is large enough for 20,000 episodes to tell."""
     potential, system, policy = mixture
-    noisy = eqx.tree_at(lambda p: (p.noise, p.noise_end), policy, (0.02, 0.02))
+    noisy = eqx.tree_at(lambda p: p.noise, policy, 0.02)
     start, numbers = jnp.asarray(starts[0], jnp.float32), np.asarray(system.numbers)
     bias = lambda tree: tree["network"].head.layers[-1].weights
 

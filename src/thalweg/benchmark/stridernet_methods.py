@@ -48,6 +48,10 @@ COOLINGS: dict[str, dict[int, Cooling]] = {
 }
 
 
+#: Displacements and noise of runs that are repeated.
+REPEATS = {"mixture": (300, Cooling(0.08)), "gel": (1000, Cooling(0.03, 0.01)), "silicon": (300, Cooling(0.05))}
+
+
 def policy(potential: Potential, system: System, weights: str | None = None, **others) -> Strider:
     """The policy that suits a system, with other weights than those that ship where they are given."""
     made = presets.striding(system, potential)
@@ -84,16 +88,17 @@ def one_long(weights: str | None = None):
     return walk
 
 
-def many_short(weights: str | None = None):
-    """Runs of 100 displacements by the frozen policy from the start, each with noise of its own; the lowest counts."""
+def repeated(weights: str | None = None):
+    """Runs of the frozen policy with falling noise, each from the lowest structure so far: the policy as its own kick."""
 
     def walk(potential: Potential, system: System, start: Structure, evaluations: int, seed: int) -> Walk:
         left = evaluations - kept_back(evaluations)
-        then = LBFGS(max_step=0.15 * _bond(system))
+        steps, cooling = REPEATS[kind(potential)]
         made = policy(
-            potential, system, weights, n_steps=min(100, left // 2), noise=0.03, noise_end=0.003, seed=seed, then=then
-        )
-        return _walk(potential, system, start, made, min(left, 600), patience=1)
+            potential, system, weights, n_steps=min(steps, left // 2), noise=cooling.noise, noise_end=cooling.noise_end,
+            seed=seed, then=LBFGS(max_step=0.15 * _bond(system)),
+        )  # fmt: skip
+        return _walk(potential, system, start, made, min(left, steps + 600))
 
     return walk
 
@@ -129,9 +134,7 @@ def learned(weights: Mapping[str, str]) -> dict[str, Opponent]:
     of = weights.get
     return {
         "policy": Opponent("one run of the frozen policy with falling noise, then L-BFGS", one_long(of("policy"))),
-        "policy-restarts": Opponent(
-            "runs of 100 displacements by the frozen policy, then L-BFGS", many_short(of("policy-restarts"))
-        ),
+        "policy-repeated": Opponent("such runs, each from the lowest structure so far", repeated(of("policy-repeated"))),
         "adaptation": Opponent("one adaptation over the whole budget, then L-BFGS", adapting(of("adaptation"))),
         "adaptation-restarts": Opponent(
             f"adaptations of {SHORT:,} evaluations from the same start", adapting(of("adaptation-restarts"), False)

@@ -149,7 +149,7 @@ class Adaptation(Relaxer):
         }  # fmt: skip
         ends = turn == self.episode
         through = jnp.clip(state["step"] / jnp.maximum(self.n_steps, 1), 0.0, 1.0).astype(x.dtype)
-        first, last = self.policy.noise, self.policy.noise_end
+        first, last = self.policy.noise, self.policy.last_noise
         spread = first * (last / jnp.maximum(first, 1e-30)) ** through * self.policy.length
         stride = self.policy.means(x, force, state["network"])
         stride = stride + spread * normals(state["words"], state["step"], x.shape, x.dtype)

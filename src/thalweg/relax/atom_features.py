@@ -26,7 +26,7 @@ def described(policy, graph: Graph, kinds, energies, forces):
     lengths = graph.lengths / policy.length
     cutoff = policy.table(policy.cutoffs, 1.4).max().astype(dtype) / policy.length
     made = {
-        "type": lambda: (kinds[:, None] == jnp.arange(len(policy.species))).astype(dtype),
+        "type": lambda: (kinds[:, None] == jnp.arange(len(policy.types))).astype(dtype),
         "energy": lambda: energy,
         "neighbour-sum": lambda: graph.sent(graph.partners(energy)),
         "neighbour-mean": lambda: graph.mean(graph.sent(graph.partners(energy))),
@@ -38,7 +38,7 @@ def described(policy, graph: Graph, kinds, energies, forces):
         "distance": lambda: radial(lengths, cutoff),
     }
     joined = lambda names, shape: jnp.concatenate([jnp.zeros((*shape, 0), dtype), *(made[name]() for name in names)], -1)
-    nodes, edges = joined(policy.nodes, kinds.shape), joined(policy.edges, graph.partner.shape)
+    nodes, edges = joined(policy.nodes, kinds.shape), joined(policy.edge_features, graph.partner.shape)
     longest = jnp.sqrt((force**2).sum(1, keepdims=True) + 1e-12)
     return nodes.astype(dtype), edges.astype(dtype), force * jnp.minimum(1, STRONGEST / longest)
 

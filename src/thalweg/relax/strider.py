@@ -58,11 +58,13 @@ class Strider(Relaxer):
     transfer: bool = eqx.field(static=True)
     trained: Trained = eqx.field(static=True)
     architecture: str = eqx.field(static=True)
-    hidden: int = eqx.field(static=True)
-    layers: int = eqx.field(static=True)
+    hidden: int | None = eqx.field(static=True)
+    layers: int | None = eqx.field(static=True)
     nodes: tuple[str, ...] = eqx.field(static=True)
-    edges: tuple[str, ...] = eqx.field(static=True)
+    edges: tuple[str, ...] | None = eqx.field(static=True)
+    edge_features: tuple[str, ...] = eqx.field(static=True)  # `edges`, or the usual ones
     species: tuple[int, ...] = eqx.field(static=True)
+    types: tuple[int, ...] = eqx.field(static=True)  # the species, or what stands for the only one
     cutoffs: tuple[float, ...] = eqx.field(static=True)
     rests: tuple[float, ...] = eqx.field(static=True)
     slots: int = eqx.field(static=True)
@@ -70,7 +72,7 @@ class Strider(Relaxer):
     n_steps: int
     scale: float
     noise: float
-    noise_end: float
+    noise_end: float | None
     seed: int
     max_step: float
     length: float
@@ -110,54 +112,61 @@ class Strider(Relaxer):
         if architecture not in ARCHITECTURES:
             raise InputError(f'there is no architecture "{architecture}".{suggest(architecture, ARCHITECTURES)}')
         network = ARCHITECTURES[architecture]
-        hidden = network.published[0] if hidden is None else hidden
-        layers = network.published[1] if layers is None else layers
-        if min(hidden, layers) < 1:
-            raise InputError(f"a policy has {hidden} hidden units and {layers} layers; both must be positive")
-        edges = (INVARIANT_EDGES if network.equivariant else PUBLISHED_EDGES) if edges is None else edges
+        sizes = [own if given is None else given for given, own in zip((hidden, layers), network.published, strict=True)]
+        if min(sizes) < 1:
+            raise InputError(f"a policy has {sizes[0]} hidden units and {sizes[1]} layers; both must be positive")
+        usual = INVARIANT_EDGES if network.equivariant else PUBLISHED_EDGES
+        self.nodes, self.edges = tuple(nodes), None if edges is None else tuple(edges)
+        self.edge_features = usual if self.edges is None else self.edges
         _known(nodes, NODES, "nodes")
-        _known(edges, EDGES, "edges")
-        if network.equivariant and "vector" in edges:
+        _known(self.edge_features, EDGES, "edges")
+        if network.equivariant and "vector" in self.edge_features:
             raise InputError(
                 f'the architecture "{architecture}" turns with the structure and must not read the components of vectors; '
                 f"set edges to {', '.join(INVARIANT_EDGES)}, or to some of these"
             )
-        self.species = tuple(sorted(int(z) for z in species)) or (0,)
-        pairs = len(self.species) * (len(self.species) + 1) // 2
+        self.species = tuple(sorted(int(z) for z in species))
+        self.types = self.species or (0,)
+        pairs = len(self.types) * (len(self.types) + 1) // 2
         for name, values in (("cutoffs", cutoffs), ("rests", rests)):
             if len(values) not in (0, pairs):
                 raise InputError(
-                    f"{name} of a policy are {len(values)} numbers, and {len(self.species)} species have {pairs} pairs"
+                    f"{name} of a policy are {len(values)} numbers, and {len(self.types)} species have {pairs} pairs"
                 )
         self.architecture, self.hidden, self.layers, self.slots = architecture, hidden, layers, slots
-        self.nodes, self.edges, self.cutoffs, self.rests = tuple(nodes), tuple(edges), tuple(cutoffs), tuple(rests)
+        self.cutoffs, self.rests = tuple(cutoffs), tuple(rests)
         self.n_steps, self.scale, self.noise, self.seed, self.max_step = n_steps, scale, noise, seed, max_step
-        self.noise_end = noise if noise_end is None else noise_end
+        self.noise_end = noise_end
         self.length, self.energy, self.then, self.transfer, self.weights = length, energy, then, transfer, weights
         self.numbers = self.space = self.energies = self.neighbors = None
         made = network.random(
-            np.random.default_rng(seed), self.width(NODES, self.nodes), self.width(EDGES, self.edges), hidden, layers
+            np.random.default_rng(seed), self.width(NODES, self.nodes), self.width(EDGES, self.edge_features), *sizes
         )
         found, self.trained = read({"network": made}, weights, "Strider", self.features)
         self.network = found["network"]
         self.rank = np.ndim(jax.tree.leaves(made)[0])
 
     @property
+    def last_noise(self):
+        """Standard deviation of the last displacement."""
+        return self.noise if self.noise_end is None else self.noise_end
+
+    @property
     def features(self) -> tuple[str, ...]:
         """What weights belong to: the architecture and what it reads."""
-        return (self.architecture, *self.nodes, *self.edges, *(f"z{z}" for z in self.species if len(self.species) > 1))
+        return (self.architecture, *self.nodes, *self.edge_features, *(f"z{z}" for z in self.types if len(self.types) > 1))
 
     def width(self, known, names) -> int:
         """Number of features that names stand for."""
-        return sum(len(self.species) if name == "type" else known[name] for name in names)
+        return sum(len(self.types) if name == "type" else known[name] for name in names)
 
     def check(self, numbers, pbc) -> None:
         if not self.transfer:
             self.trained.check(self.weights, numbers, pbc)
-        strangers = {int(z) for z in np.asarray(numbers).ravel() if z >= 0} - set(self.species)
-        if strangers and len(self.species) > 1:
+        strangers = {int(z) for z in np.asarray(numbers).ravel() if z >= 0} - set(self.types)
+        if strangers and len(self.types) > 1:
             raise InputError(
-                f"this policy knows {symbols(self.species)} and not {symbols(sorted(strangers))}; give species, with their "
+                f"this policy knows {symbols(self.types)} and not {symbols(sorted(strangers))}; give species, with their "
                 "cutoffs and rests"
             )
 
@@ -193,7 +202,7 @@ class Strider(Relaxer):
         """Displacements (atoms, 3, *lanes) drawn from the policy."""
         atoms = (force != 0).any(1, keepdims=True)  # padding and fixed atoms have no force, and stay
         through = jnp.clip(step / jnp.maximum(self.n_steps - 1, 1), 0.0, 1.0).astype(x.dtype)
-        spread = self.noise * (self.noise_end / jnp.maximum(self.noise, 1e-30)) ** through
+        spread = self.noise * (self.last_noise / jnp.maximum(self.noise, 1e-30)) ** through
         move = self.means(x, force) + spread * self.length * normals(words, step, x.shape, x.dtype)
         return jnp.where(atoms, move, 0)
 
@@ -243,14 +252,14 @@ class Strider(Relaxer):
 
     def kinds(self, numbers):
         """Row of each atom in tables of species; -1 for padding. Of one species, everything is."""
-        if len(self.species) == 1:
+        if len(self.types) == 1:
             return jnp.where(jnp.asarray(numbers) >= 0, 0, -1)
         numbers = jnp.asarray(numbers)
-        return sum((jnp.where(numbers == z, k + 1, 0) for k, z in enumerate(self.species)), start=jnp.full(numbers.shape, -1))
+        return sum((jnp.where(numbers == z, k + 1, 0) for k, z in enumerate(self.types)), start=jnp.full(numbers.shape, -1))
 
     def table(self, values: tuple[float, ...], usual: float):
         """Distances (species, species) from those of pairs, or so many bonds where there are none."""
-        n = len(self.species)
+        n = len(self.types)
         if not values:
             return jnp.broadcast_to(usual * self.length, (n, n))
         rows, columns = np.triu_indices(n)

@@ -16,6 +16,10 @@ from thalweg.system import System
 from thalweg.typing import Array
 
 
+#: Size of what sets starts apart, in bonds.
+SHIFT = 1e-4
+
+
 class Walkers(eqx.Module):
     """One walker's memory; every leaf has a leading axis of walkers in a `State`."""
 
@@ -60,16 +64,25 @@ class RepeatedRelaxation(Search):
 
     def ask(self, key, state: State, system: System) -> Proposals:
         w: Walkers = state.walkers
-        k_choice, k_start = jax.vmap(lambda k: tuple(jr.split(k)))(walker_keys(key, w.index, w.count))
+        k_choice, k_start, k_shift = jax.vmap(lambda k: tuple(jr.split(k, 3)))(walker_keys(key, w.index, w.count))
         origin = draw(jax.vmap(lambda k: jr.uniform(k, ()))(k_choice), self.start_weights / self.start_weights.sum())
         parents = structures_of(system, w.positions, w.cell)
         fresh = jnp.isinf(w.energy)
         made = generate(self.starts, origin, k_start, parents, system)
         where = lambda new, old: jnp.where(fresh[:, None, None], new, old)
-        structures = eqx.tree_at(
-            lambda s: (s.positions, s.cell), parents, (where(made.positions, w.positions), where(made.cell, w.cell))
-        )
+        positions = where(made.positions, w.positions)
+        positions = positions + jax.vmap(lambda k, x: self._shift(k, x, system))(k_shift, positions)
+        structures = eqx.tree_at(lambda s: (s.positions, s.cell), parents, (positions, where(made.cell, w.cell)))
         return Proposals(structures, jnp.where(fresh, origin, len(self.starts)).astype(jnp.int32))
+
+    def _shift(self, key, positions, system: System):
+        """Displacements (atoms, 3) too small to matter.
+
+        The random numbers of relaxers that wander are a hash of where they begin: the same start would be relaxed the same way
+        by every walker, and again and again.
+        """
+        length = SHIFT * jnp.asarray(system.bond_lengths, positions.dtype)[:, None]
+        return jnp.where(jnp.asarray(system.fixed)[:, None], 0, length * jr.normal(key, positions.shape, positions.dtype))
 
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         w: Walkers = state.walkers
