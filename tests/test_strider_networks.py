@@ -194,8 +194,11 @@ def test_sizes_and_untrained_networks():
     embeddings = (5 * 48 + 48) + (4 * 48 + 48) + 2 * (48 * 48 + 48)
     updates, head = 2 * (144 * 48 + 48 + 48 * 48 + 48), (144 * 48 + 48) + 3 * (48 * 48 + 48) + (48 * 3 + 3)
     assert count(Strider(**MIXTURE).network) == 2 * 5 + embeddings + updates + head
-    sizes = {name: (p.hidden, p.layers) for name in ARCHITECTURES for p in [Strider(architecture=name)]}
-    assert sizes == {"strider": (48, 1), "gat": (48, 3), "fgn": (32, 2), "mlp": (128, 6), "equivariant": (48, 1)}
+    published = {"strider": (48, 1), "gat": (48, 3), "fgn": (32, 2), "mlp": (128, 6), "equivariant": (48, 1)}
+    for name, (hidden, layers) in published.items():
+        asked = Strider(architecture=name, hidden=hidden, layers=layers)
+        assert count(Strider(architecture=name).network) == count(asked.network)
+    assert set(published) == set(ARCHITECTURES)
     idle = Strider(architecture="equivariant").network
     assert not any(np.any(stack.layers[-1].weights) for stack in (idle.along_edges, idle.along_force))
 

@@ -15,7 +15,6 @@ from thalweg.search.basin_hopping import draw
 from thalweg.system import System
 from thalweg.typing import Array
 
-
 #: Size of what sets starts apart, in bonds.
 SHIFT = 1e-4
 
