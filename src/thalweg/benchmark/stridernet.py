@@ -55,6 +55,8 @@ SIZES = {
 PLAIN = ("gradient descent", "Adam", "FIRE", "L-BFGS")
 POLICIES = ("policy", "policy-repeated", "adaptation", "adaptation-restarts", "policy-hopping")
 SEARCHES = ("basin-hopping", "glass-hopping", "annealing")
+#: Those of them whose moves know nothing of crystals.
+GLASSY = SEARCHES[1:]
 #: Evaluations of a start in table 1 and in table 2.
 EVALUATIONS, SIZE_EVALUATIONS, QUICK_EVALUATIONS = 5_000, 2_000, 1_000
 #: Budgets of the table of budgets.
@@ -127,8 +129,12 @@ HEAD = ("method", "from", "lowest", "mean ± standard error", "evaluations per s
 
 def _verdicts(system: str, group: Sequence[Mapping], of: str) -> list[str]:
     estimates = {r["method"]: mean_of(r) for r in group}
-    others = {k: v for k, v in estimates.items() if k in SEARCHES}
-    return [verdict(system, k, v, others, False, of) for k, v in estimates.items() if k in POLICIES and others]
+    lines = []
+    for which, added in ((SEARCHES, ""), (GLASSY, ", among those that know no crystals")):
+        others = {k: v for k, v in estimates.items() if k in which}
+        if others and (len(which) == len(SEARCHES) or SEARCHES[0] in estimates):
+            lines += [verdict(system, k, v, others, False, of + added) for k, v in estimates.items() if k in POLICIES]
+    return lines
 
 
 def _stated(r: Mapping) -> str:
@@ -199,10 +205,15 @@ def size_sections(rows: Sequence[Mapping]) -> list[Section]:
     made = []
     for system, group in by_system(rows):
         n = int(system[2:])
-        lines = _lines(group, {"StriderNet": SIZES[n]} if n in SIZES else {}, n, 3)
-        searched = [r for r in group if r["method"] not in PLAIN]
-        notes = _verdicts(system, searched, equal_evaluations(searched[0])) if searched else []
-        made.append(Section(f"{system}: energy per particle in ε ({_stated(group[0])})", HEAD, tuple(lines), tuple(notes)))
+        plain = [r for r in group if r["method"] in PLAIN]
+        budgets = sorted({r["evaluations"] for r in group} - {None}) or [None]
+        for budget in budgets:
+            searched = [r for r in group if r["method"] not in PLAIN and r["evaluations"] == budget]
+            lines = _lines([*plain, *searched], {"StriderNet": SIZES[n]} if n in SIZES else {}, n, 3)
+            notes = _verdicts(system, searched, equal_evaluations(searched[0])) if searched else []
+            of = "" if budget is None else f"; {budget:,} evaluations"
+            title = f"{system}: energy per particle in ε ({_stated(group[0])}{of})"
+            made.append(Section(title, HEAD, tuple(lines), tuple(notes)))
     return made
 
 
