@@ -63,6 +63,10 @@ NOTES = {
         "The lowest glasses: it descends well and hardly exchanges particles, which decides there; basin hopping with "
         "exchanges does better. Clusters.",
     ),
+    "strider-binary-250": (
+        "The same network trained on 250 particles, for Table 3 of StriderNet's paper.",
+        "Anything but that comparison.",
+    ),
     "strider-silicon": (
         "The published network of StriderNet for 64 silicon atoms from the liquid of 3500 K.",
         "Anything but a comparison: the equivariant one is better.",
