@@ -34,7 +34,7 @@ def mixture():
 def starts(mixture):
     """Six liquids, the same for all."""
     potential, system, policy = mixture
-    return np.asarray(PolicyLoss(potential, policy, [system], steps=STEPS, pool=8).starts[0])
+    return np.asarray(PolicyLoss(potential, policy, [system], steps=STEPS, pool=8).prepared().starts[0])
 
 
 def test_returns_are_sums_of_discounted_sums():

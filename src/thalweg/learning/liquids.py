@@ -20,23 +20,27 @@ from thalweg.system import System
 N_STEPS, STEP = 2000, 0.003
 #: Diameter of the spheres that push random positions apart, in bonds.
 CONTACT = 0.75
-#: Pools that are kept while a process lives: an input is resolved more than once.
+#: Pools that are kept while a process lives: stages of a training share them.
 KEPT: dict = {}
 
 
 def liquids(system: System, potential: Potential, temperature: float, count: int, seed: int = 0) -> np.ndarray:
     """Positions (count, atoms, 3) of liquids at `temperature`, in energies of a bond; on the host.
 
-    Random positions in the cell are pushed apart, loosely relaxed and melted by Langevin dynamics. Raises `InputError` for
-    a system without a cell, whose liquid would evaporate.
+    Random positions in the cell are pushed apart, loosely relaxed and melted by Langevin dynamics.
     """
-    if not all(system.pbc):
-        raise InputError("liquids to train on need a cell in three directions; give the system cell or density")
+    require_cell(system)
     numbers, cell = np.asarray(system.numbers), np.asarray(system.cell, float)
     key = (numbers.tobytes(), cell.tobytes(), repr(potential), temperature, count, seed)
     if key not in KEPT:
         KEPT[key] = _melted(system, potential, numbers, cell, temperature, count, seed)
     return KEPT[key]
+
+
+def require_cell(system: System) -> None:
+    """Raise `InputError` for a system without a cell, whose liquid would evaporate."""
+    if not all(system.pbc):
+        raise InputError("liquids to train on need a cell in three directions; give the system cell or density")
 
 
 def _melted(system, potential, numbers, cell, temperature, count, seed) -> np.ndarray:

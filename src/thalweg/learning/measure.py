@@ -61,11 +61,12 @@ def measured(trainer: Trainer, recipe: Recipe, untrained: np.ndarray) -> list[di
     Clopper-Pearson at 95 %.
     """
     k, count = len(trainer.stages) - 1, recipe.train.test
-    members, stage = recipe.members(-1), trainer.stages[-1]
+    members = recipe.members(-1)
     if not count:
         return []
     assert trainer.state is not None
     programs = trainer.programs(k)
+    stage = trainer.stages[-1]
     fewest = min(np.bincount(programs.groups, minlength=len(members)))
     rounds = -(-count // max(1, int(fewest)))
     plan = stage.loss.typical(most=True)

@@ -46,6 +46,10 @@ class MetaLoss(eqx.Module):
         """A plan that is the same every time, for comparisons: of middling or, where asked for, of the `most` effort."""
         return self.plan(np.random.default_rng(0))
 
+    def prepared(self) -> MetaLoss:
+        """The loss with what takes long to make and is needed for training alone; asked for once, before programs are made."""
+        return self
+
     def measuring(self) -> MetaLoss:
         """The loss that says how good a result is and nothing else: energies over `references`, where these are energies."""
         return self

@@ -23,7 +23,7 @@ from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.learning.evolution import Population, Strategy
-from thalweg.learning.liquids import liquids
+from thalweg.learning.liquids import liquids, require_cell
 from thalweg.learning.meta import RUINED, MetaLoss, floats, shared_out
 from thalweg.networks.weights import with_parameters
 from thalweg.potentials.base import Potential
@@ -101,7 +101,8 @@ class PolicyLoss(MetaLoss):
 
     potential: Potential
     relaxer: Any
-    starts: tuple[Array, ...]  # of each system, (pool, atoms, 3)
+    systems: tuple[System, ...]
+    starts: Any  # of each system, (pool, atoms, 3), once prepared
     numbers: tuple = eqx.field(static=True)  # of each system, as tuples: known while programs are made
     references: Array
     space: Space | None
@@ -142,7 +143,9 @@ class PolicyLoss(MetaLoss):
         for name, value in {"steps": steps, "validation": validation, "pool": pool // 4, "temperature": temperature}.items():
             if not value > 0:
                 raise InputError(f"{name} of [loss] is too small for a policy gradient")
-        self.starts = tuple(liquids(s, potential, temperature, pool) for s in systems)
+        for system in systems:
+            require_cell(system)
+        self.systems, self.starts = tuple(systems), None
         self.numbers = tuple(tuple(int(z) for z in np.asarray(s.numbers)) for s in systems)
         self.references = np.ones(len(systems), np.float32) if references is None else np.asarray(references, np.float32)
         self.shares = (1.0,) * len(systems) if shares is None else tuple(float(s) for s in shares)
@@ -150,6 +153,13 @@ class PolicyLoss(MetaLoss):
         self.potential, self.relaxer, self.steps, self.validation, self.ahead = potential, relaxer, steps, validation, ahead
         self.discount, self.estimator, self.baseline = discount, estimator, baseline
         self.temperature, self.pool = temperature, pool
+
+    def prepared(self) -> PolicyLoss:
+        """With its liquids, which take seconds of dynamics."""
+        if self.starts is not None:
+            return self
+        starts = tuple(liquids(s, self.potential, self.temperature, self.pool) for s in self.systems)
+        return eqx.tree_at(lambda loss: loss.starts, self, starts, is_leaf=lambda a: a is None)
 
     def groups(self, n_tasks: int) -> np.ndarray:
         return shared_out(self.shares, n_tasks)

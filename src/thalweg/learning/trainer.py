@@ -157,8 +157,9 @@ class Trainer:
         if self._now.update >= self.stages[self._now.stage].updates:
             self.state = self._begun(self._now.best, self._now.stage + 1)
         k = self._now.stage
-        stage, before = self.stages[k], self._now.compiling
+        before = self._now.compiling
         programs = self.programs(k)
+        stage = self.stages[k]
         compiled = self._now.compiling - before
         wall_compiled = self.compiled[k][1] if compiled else 0.0
         if self._now.update == 0:
@@ -240,12 +241,20 @@ class Trainer:
 
     def programs(self, k: int) -> Programs:
         """What stage `k` needs, compiled when first asked for."""
+        self._prepare(k)
         if k not in self.compiled:
             cpu, wall = time.process_time(), time.perf_counter()
             made = self._compiled(self.stages[k])
             self.compiled[k] = (made, time.perf_counter() - wall)
             self.state = replace(self._now, compiling=self._now.compiling + time.process_time() - cpu)
         return self.compiled[k][0]
+
+    def _prepare(self, k: int) -> None:
+        """Make what the loss of a stage needs."""
+        stage = self.stages[k]
+        ready = stage.loss.prepared()
+        if ready is not stage.loss:
+            self.stages = [*self.stages[:k], replace(stage, loss=ready), *self.stages[k + 1 :]]
 
     def _compiled(self, stage: Stage) -> Programs:
         loss, strategy, n_tasks = stage.loss, stage.strategy, stage.strategy.n_tasks
