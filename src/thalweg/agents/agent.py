@@ -1,0 +1,98 @@
+"""`Agent`: what it sees of a structure in the making, and what it thinks that placing one more atom is worth."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.agents.grid import Grid
+from thalweg.agents.images import Representation
+from thalweg.geometry import nearest_image, traced_space
+from thalweg.networks.voxel import VoxelNetwork
+from thalweg.space import Space
+from thalweg.typing import Array
+
+
+class Agent(eqx.Module):
+    """A network of voxels that reads images of atoms: expected outcomes, between -1 and 1, of every possible placement.
+
+    `species` are atomic numbers; one map of values for each. Everything in float32.
+    """
+
+    network: VoxelNetwork
+    representation: Representation
+    species: tuple[int, ...] = eqx.field(static=True)
+
+    def kinds(self, numbers) -> np.ndarray:
+        """Indices (atoms,) of atomic numbers among `species`; -1 for others. On the host."""
+        numbers = np.asarray(numbers)
+        return np.array([self.species.index(int(z)) if int(z) in self.species else -1 for z in numbers], np.int32)
+
+    def images(self, grid: Grid, positions, kinds, there, cell=None) -> Array:
+        """What it sees: (batch, channels, nx, ny, nz) of positions (batch, atoms, 3), kinds (atoms,), there (batch, atoms)."""
+        points = grid.points()
+        made = self._seen(points[None], positions, kinds, there, spacing_of(grid), _space(grid, cell))
+        return made.reshape(*made.shape[:2], *grid.shape)
+
+    def maps(self, grid: Grid, positions, kinds, there, cell=None) -> Array:
+        """Values (batch, species, voxels) of putting an atom of each species on each voxel."""
+        images = self.images(grid, positions, kinds, there, cell)
+        out = self.network.maps(images, grid.periodic, self.empty)
+        return out.reshape(*out.shape[:2], -1)
+
+    def values(self, grid: Grid, positions, kinds, there, voxel, kind, cell=None) -> Array:
+        """Values (batch,) of putting an atom of `kind` (batch,) on `voxel` (batch,): those of `maps`, at a fraction of the cost."""
+        crops, inside = self.crops(grid, positions, kinds, there, voxel, cell)
+        out = self.network.values(crops, inside, self.empty)
+        return jnp.take_along_axis(out, kind[:, None], 1)[:, 0]
+
+    def crops(self, grid: Grid, positions, kinds, there, voxel, cell=None) -> tuple[Array, Array]:
+        """Images (batch, channels, *crop) of the sites from which the value of each `voxel` (batch,) follows, and which of them
+        are inside of the grid (batch, *crop)."""
+        offsets = self.network.crop_offsets  # (*crop, 3), NumPy, in voxels
+        at = grid.indices(voxel)[:, None] + offsets.reshape(-1, 3)
+        wraps, size = np.asarray(grid.periodic), np.asarray(grid.shape)
+        inside = (wraps | ((at >= 0) & (at < size))).all(-1)
+        points = jnp.asarray(grid.origin, positions.dtype) + at.astype(positions.dtype) @ jnp.asarray(
+            grid.steps, positions.dtype
+        )
+        made = self._seen(points, positions, kinds, there, spacing_of(grid), _space(grid, cell))
+        made = jnp.where(inside[:, None], made, self.empty[:, None])
+        shape = offsets.shape[:-1]
+        return made.reshape(*made.shape[:2], *shape), inside.reshape(-1, *shape)
+
+    @property
+    def empty(self) -> Array:
+        """What it sees (channels,) where there is nothing."""
+        blank = jnp.zeros((1, len(self.species), self.representation.n_basis, 1))
+        return self.representation.combined(blank)[0, :, 0]
+
+    def _seen(self, points, positions, kinds, there, spacing: float, space: Space | None):
+        """Channels (batch, channels, sites) at points (batch or 1, sites, 3)."""
+        wide = jax.nn.one_hot(kinds, len(self.species), dtype=positions.dtype) * there[..., None]  # (batch, atoms, species)
+
+        def add(total, atom):
+            x, weight = atom
+            d = nearest_image(points - x[:, None], space)
+            b = self.representation.basis(d, spacing)  # (batch, sites, basis)
+            return total + weight[:, :, None, None] * jnp.moveaxis(b, -1, 1)[:, None], None
+
+        begun = jnp.zeros((len(positions), len(self.species), self.representation.n_basis, points.shape[1]), positions.dtype)
+        total, _ = jax.lax.scan(add, begun, (jnp.moveaxis(positions, 1, 0), jnp.moveaxis(wide, 1, 0)))
+        return self.representation.combined(total)
+
+
+def spacing_of(grid: Grid):
+    """The mean distance between voxels along the axes of the grid."""
+    steps = jnp.asarray(grid.steps)[: grid.dimensions]
+    return jnp.sqrt((steps * steps).sum(-1)).mean()
+
+
+def _space(grid: Grid, cell) -> Space | None:
+    if not any(grid.periodic):
+        return None
+    if cell is None:
+        cell = jnp.asarray(grid.steps) * jnp.asarray(grid.shape)[:, None]
+    return traced_space(jnp.asarray(cell, jnp.float32), grid.periodic)
