@@ -43,7 +43,7 @@ class Agent(eqx.Module):
         return out.reshape(*out.shape[:2], -1)
 
     def values(self, grid: Grid, positions, kinds, there, voxel, kind, cell=None) -> Array:
-        """Values (batch,) of putting an atom of `kind` (batch,) on `voxel` (batch,): those of `maps`, at a fraction of the cost."""
+        """Values (batch,) of an atom of `kind` (batch,) on `voxel` (batch,): those of `maps`, for a fraction of the cost."""
         crops, inside = self.crops(grid, positions, kinds, there, voxel, cell)
         out = self.network.values(crops, inside, self.empty)
         return jnp.take_along_axis(out, kind[:, None], 1)[:, 0]

@@ -153,8 +153,8 @@ def _refuse_coarse(grid: Grid, system: System, spacing: float) -> None:
             ratio = lengths / ((one + other) / 2)
             if not ((ratio >= low) & (ratio <= high)).any():
                 raise InputError(
-                    f"a grid of spacing {spacing:g} is too coarse: no two of its voxels are between {low:g} and {high:g} times the "
-                    f"bond length {(one + other) / 2:.3g} apart; set spacing in [search] to {0.15 * (one + other) / 2:.2g}"
+                    f"a grid of spacing {spacing:g} is too coarse: no two of its voxels are between {low:g} and {high:g} times "
+                    f"the bond length {(one + other) / 2:.3g} apart; set spacing in [search] to {0.15 * (one + other) / 2:.2g}"
                 )
 
 
