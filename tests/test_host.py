@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import Future
 
+import equinox as eqx
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
@@ -19,8 +20,10 @@ from thalweg.presets import cluster_search
 from thalweg.relax.base import CONVERGED, FAILED, STEP_LIMIT
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.lbfgs import LBFGS
+from thalweg.search.base import ModelSearch, Proposals, State
 from thalweg.settings import Hosting, Settings, Stop
 from thalweg.store import Store
+from thalweg.structure import Structure
 from thalweg.system import cluster
 
 POTENTIAL = LennardJones()
@@ -71,9 +74,9 @@ class Later(Workers):
         self.closed = True
 
 
-def session(workers=None, walkers=1, order="submission", seed=0):
+def session(workers=None, walkers=1, order="submission", seed=0, search=SEARCH):
     made = workers or Later(Relaxing())
-    return HostSession(SEARCH, SYSTEM, Settings(seed=seed, walkers=walkers), 1.0, lambda: made, order)
+    return HostSession(search, SYSTEM, Settings(seed=seed, walkers=walkers), 1.0, lambda: made, order)
 
 
 def drive(host, store, evaluations, visits=None):
@@ -141,6 +144,58 @@ def test_results_in_any_order_give_the_same_search(tmp_path):
             courses.append(course(store))
     for a, b in zip(*courses, strict=True):
         same(a, b)
+
+
+class Row(eqx.Module):
+    """The walkers of `Noting`."""
+
+    index: np.ndarray
+    run: np.ndarray
+    asked: np.ndarray
+
+
+class Noting(ModelSearch):
+    """Asks for atoms at random, notes the centre and its first atom, and remembers the walker, the notes and the energy."""
+
+    origins = ("noting",)
+
+    def init(self, system, n_walkers, dtype):
+        zero = np.zeros(n_walkers, np.int32)
+        return State(Row(np.arange(n_walkers, dtype=np.int32), zero, zero), np.zeros((0, 8)))
+
+    def ask(self, key, state, system, pending=None):
+        (walker,), (count,) = state.walkers.index, state.walkers.asked
+        x = 1.2 * np.random.default_rng([walker, count]).normal(size=(1, 7, 3))
+        notes = np.concatenate([x.mean(1), x[:, 0]], axis=1)
+        return Proposals(Structure.create(x, system.numbers), np.zeros(1, np.int32), notes=notes)
+
+    def tell(self, key, state, outcome, system):
+        row = np.concatenate([state.walkers.index, outcome.notes[0], outcome.energy])
+        walkers = Row(state.walkers.index, state.walkers.run, state.walkers.asked + 1)
+        return State(walkers, np.concatenate([state.shared, row[None]]))
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_search_is_told_what_it_noted_also_by_a_run_that_was_cut(tmp_path, checkpoint):
+    with Store.create(tmp_path / "whole", {"name": "LJ7"}) as store:
+        whole = session(walkers=3, search=Noting())
+        drive(whole, store, 800)
+        entries = [e for e in store.evaluations() if e.batch is not None]
+    told = [[e.walker, *e.positions.mean(0), *e.positions[0], e.energy] for e in entries]
+    np.testing.assert_array_equal(whole.state.shared, told)
+    with Store.create(tmp_path / "cut", {"name": "LJ7"}) as store:
+        cut = session(walkers=3, search=Noting())
+        if not checkpoint:  # then what was told is told again from the entries
+            cut._checkpointed = np.inf
+        drive(cut, store, 800, 2)
+        assert (store.checkpoint() is not None) == checkpoint
+        assert 0 < len(cut.state.shared) < len(told)
+    with Store.open(tmp_path / "cut", write=True) as store:
+        again = session(walkers=3, search=Noting())
+        again.restore(store)
+        np.testing.assert_array_equal(again.state.shared, cut.state.shared)
+        drive(again, store, 800)
+    np.testing.assert_array_equal(again.state.shared, told)
 
 
 class Hasty(Relaxing):

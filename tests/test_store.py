@@ -17,6 +17,7 @@ import pytest
 
 import thalweg.store as store_module
 from thalweg.errors import RunFolderError
+from thalweg.journal import Entry
 from thalweg.store import APPLICATION, DATABASE, PROGRESS, SCHEMA, Record, Store
 
 
@@ -252,6 +253,7 @@ def test_what_sqlite_says_is_one_line(tmp_path, monkeypatch, text, said):
 READ_ONLY = """
 import os, sys
 from thalweg.errors import RunFolderError
+from thalweg.journal import Entry
 from thalweg.store import Store
 if os.geteuid() == 0:
     os.setuid(65534)  # root may write anywhere
@@ -353,3 +355,25 @@ def test_fixed_atoms_are_kept_and_runs_of_the_first_tables_are_read_and_resumed(
         assert_equal(store.best(), held)
         assert store.minima()[1].fixed is None
         assert store._connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA
+
+
+def test_notes_are_kept_and_runs_of_tables_without_them_are_read_and_resumed(tmp_path):
+    rng = np.random.default_rng(4)
+    plain = Entry(0, 0, 0, "random", np.inf, rng.normal(size=(5, 3)), np.zeros((3, 3)))
+    noted = Entry(1, 0, 0, "random", -1.0, rng.normal(size=(5, 3)), np.zeros((3, 3)), notes=rng.normal(size=7))
+    with Store.create(tmp_path, {"name": "slab"}) as store:
+        store.commit(evaluations=[plain, noted])
+        assert store.evaluations()[0].notes is None
+        np.testing.assert_array_equal(store.evaluations()[1].notes, noted.notes)
+    connection = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    connection.execute("ALTER TABLE evaluations DROP COLUMN notes")
+    connection.execute("PRAGMA user_version = 3")
+    connection.close()
+    with Store.open(tmp_path) as store:
+        assert [e.notes for e in store.evaluations()] == [None, None]
+    with Store.open(tmp_path, write=True) as store:
+        store.commit(evaluations=[noted])
+        before, after = store.evaluations()
+        assert before.notes is None
+        for name in Entry.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(after, name), getattr(noted, name), err_msg=name)

@@ -17,7 +17,7 @@ from thalweg.errors import RunFolderError
 
 DATABASE, LOCK = "run.db", "run.lock"
 #: Version of the tables below, kept in SQLite's `user_version`; raised whenever an older reader would misread.
-SCHEMA = 3
+SCHEMA = 4
 #: Version of what a checkpoint's bytes mean; one of another version cannot be resumed.
 CHECKPOINT = 2
 #: Marks the file as ours ("thal" in ASCII), in SQLite's `application_id`.
@@ -33,7 +33,7 @@ EVALUATIONS = """
 CREATE TABLE evaluations (
     number INTEGER PRIMARY KEY, walker INTEGER NOT NULL, run INTEGER NOT NULL, origin TEXT NOT NULL, lowest REAL NOT NULL,
     positions BLOB NOT NULL, cell BLOB NOT NULL, velocities BLOB, status INTEGER, energy REAL, error TEXT,
-    evaluations INTEGER, seconds REAL, points BLOB, batch INTEGER, elapsed REAL);
+    evaluations INTEGER, seconds REAL, points BLOB, batch INTEGER, elapsed REAL, notes BLOB);
 """
 TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -122,10 +122,13 @@ def schema_of(folder: Path, connection: sqlite3.Connection) -> int:
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring the tables of an older run up to `SCHEMA`, within the caller's transaction."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] < 2:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < 2:
         connection.execute("ALTER TABLE minima ADD COLUMN fixed BLOB")
-    if connection.execute("PRAGMA user_version").fetchone()[0] < 3:
+    if version < 3:
         connection.execute(EVALUATIONS)
+    if version == 3:
+        connection.execute("ALTER TABLE evaluations ADD COLUMN notes BLOB")
     connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
 

@@ -38,6 +38,7 @@ def finish(session: HostSession, relaxation: Relaxation, hosting: Hosting, reaso
     start = replace(
         lowest, number=-1 - len(session.finals), origin=FINAL, positions=lowest.point_positions[-1], velocities=None,
         cell=lowest.point_cells[-1], lowest=lowest.energy, batch=-1, points=None,
+        notes=None,
     )  # fmt: skip
     made = any(np.array_equal(e.positions, start.positions) and np.array_equal(e.cell, start.cell) for e in session.finals)
     if not made and lowest.status != CONVERGED:

@@ -199,7 +199,7 @@ class HostSession:
         with jax.enable_x64(True):
             return arrays(_ask(self._constant, self._sub(rows)), len(walkers))
 
-    def _asked(self, walkers: np.ndarray, structures: Structure, origin: np.ndarray, velocities) -> None:
+    def _asked(self, walkers: np.ndarray, structures: Structure, origin: np.ndarray, velocities, notes) -> None:
         runs = np.asarray(self.state.walkers.run)
         best = self.ledger.archive.best
         for k, walker in enumerate(walkers):
@@ -212,6 +212,7 @@ class HostSession:
                 np.asarray(structures.positions[k]),
                 np.asarray(structures.cell[k]),
                 None if velocities is None else velocities[k],
+                notes=None if notes is None else np.asarray(notes[k], np.float64),
             )
             self._entries[entry.number] = entry
             self._dirty.append(entry)

@@ -14,11 +14,13 @@ import numpy as np
 
 _COLUMNS = (
     "number", "walker", "run", "origin", "lowest", "positions", "cell", "velocities",
-    "status", "energy", "error", "evaluations", "seconds", "points", "batch", "elapsed",
+    "status", "energy", "error", "evaluations", "seconds", "points", "batch", "elapsed", "notes",
 )  # fmt: skip
 #: Origin of the relaxation that ends a run (`thalweg.finish`); its number is below 0, as the search does not know of it.
 FINAL = "final"
 QUERY = f"SELECT {', '.join(_COLUMNS)} FROM evaluations ORDER BY number"
+#: The same where the tables are older than notes (`thalweg.database`).
+QUERY_WITHOUT_NOTES = QUERY.replace("notes", "NULL")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Entry:
 
     `status` is None while it is in flight; `batch` counts the times that the search was told something, None before this
     was told. `points` (k, 2 atoms + 4, 3) holds every point evaluated: positions, cell, forces, and a last row whose first
-    number is the energy.
+    number is the energy. `notes` (k,) are the search's own (`thalweg.search.base.Proposals`).
     """
 
     number: int
@@ -46,6 +48,7 @@ class Entry:
     points: np.ndarray | None = None
     batch: int | None = None
     elapsed: float = 0.0  # of the run when it was told (s)
+    notes: np.ndarray | None = None
 
     @property
     def point_positions(self) -> np.ndarray:
@@ -91,14 +94,14 @@ def _to_row(e: Entry) -> tuple:
     return (
         int(e.number), int(e.walker), int(e.run), str(e.origin), float(e.lowest), data(e.positions), data(e.cell),
         data(e.velocities), e.status, None if e.energy is None else float(e.energy), e.error, int(e.evaluations),
-        float(e.seconds), data(e.points), e.batch, float(e.elapsed),
+        float(e.seconds), data(e.points), e.batch, float(e.elapsed), data(e.notes),
     )  # fmt: skip
 
 
 def from_row(row: tuple) -> Entry:
     """The entry of a row of `QUERY`."""
     number, walker, run, origin, lowest, positions, cell, velocities, status, energy, error, count, *rest = row
-    seconds, points, batch, elapsed = rest
+    seconds, points, batch, elapsed, notes = rest
     array = lambda data, *shape: None if data is None else np.frombuffer(data, "<f8").reshape(*shape).copy()
     x = array(positions, -1, 3)
     assert x is not None
@@ -106,5 +109,5 @@ def from_row(row: tuple) -> Entry:
     assert box is not None
     return Entry(
         number, walker, run, origin, float("inf") if lowest is None else lowest, x, box, speeds, status, energy, error,
-        count or 0, seconds or 0.0, held, batch, elapsed or 0.0,
+        count or 0, seconds or 0.0, held, batch, elapsed or 0.0, array(notes, -1),
     )  # fmt: skip

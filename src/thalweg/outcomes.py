@@ -57,6 +57,7 @@ def outcome_of(entries: list[Entry], origins: tuple[str, ...], system: System, p
         np.array([origins.index(e.origin) for e in entries], np.int32),
         np.ones(len(entries), bool),
         every,
+        None if entries[0].notes is None else np.stack([np.asarray(e.notes) for e in entries]),
     )
 
 
@@ -72,11 +73,9 @@ def finished(entries: list[Entry], outcome: Outcome, walkers: np.ndarray, system
 
 
 def arrays(proposals: Any, count: int):
-    """Structures, origins and velocities of the first `count` proposals, in NumPy."""
-    structures, origin, velocities = jax.tree.map(
-        lambda a: np.asarray(a)[:count], (proposals.structures, proposals.origin, proposals.velocities)
-    )
-    return structures, origin, velocities
+    """Structures, origins, velocities and notes of the first `count` proposals, in NumPy."""
+    given = proposals.structures, proposals.origin, proposals.velocities, proposals.notes
+    return jax.tree.map(lambda a: np.asarray(a)[:count], given)
 
 
 def parts(rows, size: int) -> list:

@@ -219,9 +219,11 @@ class Store:
 
     def evaluations(self) -> list[Entry]:
         """Every evaluation that was asked for one by one, in order; none where relaxations ran on the device."""
-        if self._rows("PRAGMA user_version")[0][0] < 3:
+        version = self._rows("PRAGMA user_version")[0][0]
+        if version < 3:
             return []
-        return [journal.from_row(row) for row in self._rows(journal.QUERY)]
+        query = journal.QUERY_WITHOUT_NOTES if version < 4 else journal.QUERY
+        return [journal.from_row(row) for row in self._rows(query)]
 
     def failures(self) -> list[tuple[str, int]]:
         """What calculators said when they failed, and how often, the most frequent first."""

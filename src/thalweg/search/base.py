@@ -25,11 +25,15 @@ class Proposals(eqx.Module):
 
     With `velocities` (batch, atoms, 3), in units of length per (mass x length^2 / energy)^(1/2), an evaluation follows the
     dynamics out of the present basin before it relaxes (`thalweg.objective`); only the host loop knows them.
+
+    `notes` (batch, k) float64 are what the search wants to be told again with the outcome: how it came by the proposal, say.
+    They are kept with the run. A search that notes anything notes k numbers with every proposal; only the host loop does so.
     """
 
     structures: Structure
     origin: Array
     velocities: Array | None = None
+    notes: Array | None = None
 
 
 class Points(eqx.Module):
@@ -45,7 +49,7 @@ class Outcome(eqx.Module):
     """What became of proposals: relaxed structures, energies, evaluations spent, relaxation status.
 
     `valid` is False for rows that hold no outcome (device batches have a fixed size). `points` come from the host loop
-    alone, which tells outcomes one by one.
+    alone, which tells outcomes one by one, and so does what was noted with the proposals, `notes` (batch, k).
     """
 
     structures: Structure
@@ -55,6 +59,7 @@ class Outcome(eqx.Module):
     origin: Array
     valid: Array
     points: Points | None = None
+    notes: Array | None = None
 
     @property
     def good(self) -> Array:

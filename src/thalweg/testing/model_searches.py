@@ -89,7 +89,8 @@ class ModelChecks:
         one = np.ones(1, np.int32)
         status = one * (FAILED if lost else CONVERGED)
         value = np.full(1, np.inf) if lost else energy
-        return Outcome(proposal.structures, value, one, status, proposal.origin, np.ones(1, bool), Points(*known))
+        valid, points_ = np.ones(1, bool), Points(*known)
+        return Outcome(proposal.structures, value, one, status, proposal.origin, valid, points_, proposal.notes)
 
     # -- what is looked at -------------------------------------------------------------------------------------------------
 
@@ -187,4 +188,4 @@ def _put(old, row: int, new) -> np.ndarray:
 def _without(outcome: Outcome) -> Outcome:
     """The same in a row that does not count."""
     o = outcome
-    return Outcome(o.structures, o.energy, o.steps, o.status, o.origin, np.zeros(1, bool), o.points)
+    return Outcome(o.structures, o.energy, o.steps, o.status, o.origin, np.zeros(1, bool), o.points, o.notes)
