@@ -33,7 +33,7 @@ class Agent(eqx.Module):
     def images(self, grid: Grid, positions, kinds, there, cell=None) -> Array:
         """What it sees: (batch, channels, nx, ny, nz) of positions (batch, atoms, 3), kinds (atoms,), there (batch, atoms)."""
         points = grid.points()
-        made = self._seen(points[None], positions, kinds, there, spacing_of(grid), _space(grid, cell))
+        made = self._seen(points[None], self._seated(grid, positions), kinds, there, spacing_of(grid), _space(grid, cell))
         return made.reshape(*made.shape[:2], *grid.shape)
 
     def maps(self, grid: Grid, positions, kinds, there, cell=None) -> Array:
@@ -42,13 +42,16 @@ class Agent(eqx.Module):
         out = self.network.maps(images, grid.periodic, self.empty)
         return out.reshape(*out.shape[:2], -1)
 
-    def values(self, grid: Grid, positions, kinds, there, voxel, kind, cell=None) -> Array:
-        """Values (batch,) of an atom of `kind` (batch,) on `voxel` (batch,): those of `maps`, for a fraction of the cost."""
-        crops, inside = self.crops(grid, positions, kinds, there, voxel, cell)
+    def values(self, grid: Grid, positions, kinds, there, voxel, kind, cell=None, offset=None) -> Array:
+        """Values (batch,) of an atom of `kind` (batch,) on `voxel` (batch,): those of `maps`, for a fraction of the cost.
+
+        With an `offset` (batch, 3) the whole grid is shifted by it: values of places between voxels.
+        """
+        crops, inside = self.crops(grid, positions, kinds, there, voxel, cell, offset)
         out = self.network.values(crops, inside, self.empty)
         return jnp.take_along_axis(out, kind[:, None], 1)[:, 0]
 
-    def crops(self, grid: Grid, positions, kinds, there, voxel, cell=None) -> tuple[Array, Array]:
+    def crops(self, grid: Grid, positions, kinds, there, voxel, cell=None, offset=None) -> tuple[Array, Array]:
         """Images (batch, channels, *crop) of the sites from which the value of each `voxel` (batch,) follows, and which of them
         are inside of the grid (batch, *crop)."""
         offsets = self.network.crop_offsets  # (*crop, 3), NumPy, in voxels
@@ -58,7 +61,8 @@ class Agent(eqx.Module):
         points = jnp.asarray(grid.origin, positions.dtype) + at.astype(positions.dtype) @ jnp.asarray(
             grid.steps, positions.dtype
         )
-        made = self._seen(points, positions, kinds, there, spacing_of(grid), _space(grid, cell))
+        points = points if offset is None else points + offset[:, None]
+        made = self._seen(points, self._seated(grid, positions), kinds, there, spacing_of(grid), _space(grid, cell))
         made = jnp.where(inside[:, None], made, self.empty[:, None])
         shape = offsets.shape[:-1]
         return made.reshape(*made.shape[:2], *shape), inside.reshape(-1, *shape)
@@ -68,6 +72,10 @@ class Agent(eqx.Module):
         """What it sees (channels,) where there is nothing."""
         blank = jnp.zeros((1, len(self.species), self.representation.n_basis, 1))
         return self.representation.combined(blank)[0, :, 0]
+
+    def _seated(self, grid: Grid, positions):
+        """Positions (batch, atoms, 3) on voxels, where the representation knows no others."""
+        return grid.position(grid.nearest(positions)[0], positions.dtype) if self.representation.snapped else positions
 
     def _seen(self, points, positions, kinds, there, spacing: float, space: Space | None):
         """Channels (batch, channels, sites) at points (batch or 1, sites, 3)."""

@@ -1,0 +1,134 @@
+"""How an agent learns: the value of a placement is the best outcome that ever followed it.
+
+M. S. Jørgensen, H. L. Mortensen, S. A. Meldgaard, E. L. Kolsbjerg, T. L. Jacobsen, K. H. Sørensen and B. Hammer, J. Chem. Phys.
+151, 054111 (2019), doi:10.1063/1.5108871. What is placed and what it leads to are the same thing here: two placements that
+lead to the same set of atoms have one value, whatever was there before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from thalweg.agents.agent import Agent
+from thalweg.agents.building import Site
+from thalweg.agents.replay import Replay
+from thalweg.agents.symmetry import Operations
+from thalweg.typing import Array, PyTree
+
+
+class Batch(NamedTuple):
+    """Placements to learn from, each in its own frame: float32, one axis of pairs in front."""
+
+    positions: Array  # (pairs, atoms, 3)
+    there: Array  # (pairs, atoms)
+    voxel: Array  # (pairs,)
+    offset: Array  # (pairs, 3) from the voxel to where the atom was put
+    kind: Array  # (pairs,)
+    target: Array  # (pairs,)
+
+
+def rewards(energy, lowest: float, span: float) -> np.ndarray:
+    """What energies are worth, between -1 and 1: 1 at the lowest, -1 where they are `span` above it or more, or failed."""
+    above = np.asarray(energy, float) - lowest if np.isfinite(lowest) else np.full(np.shape(energy), np.inf)
+    return np.clip(1 - 2 * above / span, -1, 1)
+
+
+def batch_of(
+    rng: np.random.Generator, replay: Replay, site: Site, operations: Operations, span: float, snapped: bool, others: int = 3
+) -> Batch:
+    """All placements of the newest, the best and random `others` episodes, each turned or mirrored at random."""
+    rows = np.repeat(replay.drawn(rng, others), site.n_placed)
+    steps = np.tile(np.arange(site.n_placed), len(rows) // site.n_placed)
+    order = replay.order[rows]
+    slot = np.argmax(order == steps[:, None], 1)
+    held = ~np.asarray(site.system.searched) & np.asarray(site.system.mask)
+    there = held | ((order >= 0) & (order < steps[:, None]))
+    x = np.asarray(site.grid.position(np.maximum(replay.voxels[rows], 0)), float)
+    if site.system.positions is not None:
+        x = np.where(held[:, None], np.asarray(site.system.positions, float), x)
+    pick = np.arange(len(rows))
+    target = rewards(replay.best[rows, slot], replay.lowest, span)
+    first = np.argmax(order == 0, 1)
+    x, put = turned(rng, x, x[pick, slot], x[pick, first], operations)
+    voxel, inside = (np.asarray(a) for a in site.grid.nearest(jnp.asarray(put, jnp.float32)))
+    offset = np.where(snapped, 0.0, put - np.asarray(site.grid.position(voxel), float))
+    # A placement that was turned out of the grid teaches nothing about places on it.
+    weightless = ~inside
+    x, there, voxel, slot, target = (np.where(_wide(weightless, a), a[:1], a) for a in (x, there, voxel, slot, target))
+    offset = np.where(weightless[:, None], offset[:1], offset)
+    single = lambda a: np.asarray(a, np.float32)
+    return Batch(single(x), there, voxel.astype(np.int32), single(offset), np.asarray(site.kinds)[slot], single(target))
+
+
+def turned(rng: np.random.Generator, x: np.ndarray, put: np.ndarray, about: np.ndarray, operations: Operations):
+    """Positions (pairs, atoms, 3) and (pairs, 3), each pair turned by an operation of its own; free ones about (pairs, 3)."""
+    pairs = len(x)
+    if operations.continuous:
+        turns = random_turns(rng, pairs, operations.flat)
+        shift = about - np.einsum("pij,pj->pi", turns, about)
+    else:
+        which = rng.integers(len(operations.rotations), size=pairs)
+        turns, shift = operations.rotations[which], operations.shifts[which]
+    return np.einsum("pij,paj->pai", turns, x) + shift[:, None], np.einsum("pij,pj->pi", turns, put) + shift
+
+
+def random_turns(rng: np.random.Generator, count: int, flat: bool) -> np.ndarray:
+    """Rotations and mirrors (count, 3, 3), uniform; in a plane those that leave z alone."""
+    if not flat:
+        q, r = np.linalg.qr(rng.normal(size=(count, 3, 3)))
+        return q * np.sign(np.einsum("pii->pi", r))[:, None]
+    angle, mirror = rng.uniform(0, 2 * np.pi, count), rng.choice([-1.0, 1.0], count)
+    turns = np.zeros((count, 3, 3))
+    turns[:, 0, 0], turns[:, 0, 1] = np.cos(angle), -np.sin(angle) * mirror
+    turns[:, 1, 0], turns[:, 1, 1], turns[:, 2, 2] = np.sin(angle), np.cos(angle) * mirror, 1
+    return turns
+
+
+def optimiser(rate: float = 1e-3) -> optax.GradientTransformation:
+    """Adam."""
+    return optax.adam(rate)
+
+
+def begin(agent: Agent) -> PyTree:
+    """The optimiser's state before anything was learned."""
+    return optimiser().init(learned(agent))
+
+
+def learned(agent: Agent) -> PyTree:
+    """What is learned of an agent, the rest None."""
+    parts = eqx.filter(agent, eqx.is_inexact_array)
+    fixed = jax.tree.map(lambda _: None, parts.representation)
+    kept = parts.representation.trainable(parts.representation) if hasattr(parts.representation, "trainable") else fixed
+    return eqx.tree_at(lambda a: a.representation, parts, kept, is_leaf=lambda v: v is None)
+
+
+@eqx.filter_jit
+def improved(agent: Agent, state: PyTree, site: Site, batches: Batch, rate) -> tuple[Agent, PyTree, Array]:
+    """The agent after a step on each of several batches (batches, pairs, ...), the optimiser's state, and the losses."""
+
+    def loss(params, rest, batch: Batch):
+        made = eqx.combine(params, rest)
+        values = made.values(
+            site.grid, batch.positions, site.kinds, batch.there, batch.voxel, batch.kind, site.system.cell, batch.offset
+        )
+        return ((values - batch.target) ** 2).mean() + made.representation.penalty()
+
+    def step(carry, batch: Batch):
+        params, rest, state = carry
+        value, gradient = jax.value_and_grad(loss)(params, rest, batch)
+        updates, state = optax.adam(rate).update(gradient, state, params)
+        return (optax.apply_updates(params, updates), rest, state), value
+
+    params, rest = eqx.partition(agent, jax.tree.map(lambda v: v is not None, learned(agent), is_leaf=lambda v: v is None))
+    (params, rest, state), losses = jax.lax.scan(lambda c, b: step(c, b), (params, rest, state), batches)
+    return eqx.combine(params, rest), state, losses
+
+
+def _wide(flags: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return flags.reshape(-1, *[1] * (like.ndim - 1))
