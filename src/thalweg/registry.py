@@ -121,6 +121,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "postprocessor": {
         "centre": "thalweg.search.postprocess:Centre",
     },
+    "representation": {
+        "one-hot": "thalweg.agents.images:OneHot",
+        "gaussian": "thalweg.agents.images:Gaussian",
+        "automatic-gaussian": "thalweg.agents.images:AutomaticGaussian",
+        "displaced": "thalweg.agents.images:Displaced",
+        "circular-harmonics": "thalweg.agents.images:CircularHarmonics",
+    },
 }
 
 #: What a component of each kind has to be derived from.
@@ -137,6 +144,7 @@ BASES = {
     "acquisition": "thalweg.surrogates.acquisition:Acquisition",
     "sampler": "thalweg.search.sampling:Sampler",
     "postprocessor": "thalweg.search.postprocess:Postprocessor",
+    "representation": "thalweg.agents.images:Representation",
 }
 
 

@@ -1,0 +1,134 @@
+"""A small convolutional network over voxels: what an agent expects of an atom placed on each of them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.errors import InputError
+from thalweg.networks.layers import activated
+from thalweg.typing import Array, Bool, Float
+
+
+class VoxelNetwork(eqx.Module):
+    """Convolutions with leaky ReLU between them and tanh at the end: values between -1 and 1 of every voxel.
+
+    `weights[l]` (out, in, taps), taps in C order over the axes, and `biases[l]` (out,), float32. All layers have kernels of
+    `kernel` voxels, `dilation` voxels apart. M. S. Jørgensen, H. L. Mortensen, S. A. Meldgaard, E. L. Kolsbjerg, T. L.
+    Jacobsen, K. H. Sørensen, B. Hammer, J. Chem. Phys. 151, 054111 (2019), doi:10.1063/1.5108871.
+
+    What lies beyond an edge is vacuum, in every layer: the network has there what it makes of an empty image without edges.
+    A value near an edge is therefore that of the same atoms in the middle of a larger grid.
+    """
+
+    weights: tuple[Float[Array, "out in taps"], ...]
+    biases: tuple[Float[Array, " out"], ...]
+    kernel: int = eqx.field(static=True)
+    dilation: int = eqx.field(static=True)
+    dimensions: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.dimensions not in (2, 3):
+            raise InputError(f"a network of voxels has 2 or 3 dimensions, not {self.dimensions}")
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise InputError(f"kernel is {self.kernel}; it must be odd, so that every voxel is in the middle of its kernel")
+        if self.dilation < 1:
+            raise InputError(f"dilation is {self.dilation}; it must be at least 1")
+
+    @classmethod
+    def random(
+        cls,
+        rng: np.random.Generator,
+        inputs: int,
+        outputs: int,
+        dimensions: int = 2,
+        kernel: int = 5,
+        dilation: int = 3,
+        hidden: int = 10,
+        layers: int = 4,
+    ) -> VoxelNetwork:
+        """Normal weights of variance 2 / (inputs x taps), that of the last layer half as much, and no bias (He)."""
+        widths = [inputs, *[hidden] * (layers - 1), outputs]
+        shapes = [(b, a, kernel**dimensions) for a, b in pairwise(widths)]
+        spreads = [np.sqrt((2.0 if k + 1 < layers else 1.0) / (s[1] * s[2])) for k, s in enumerate(shapes)]
+        weights = tuple((rng.normal(size=s) * d).astype(np.float32) for s, d in zip(shapes, spreads, strict=True))
+        return cls(weights, tuple(np.zeros(s[0], np.float32) for s in shapes), kernel, dilation, dimensions)
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers it has learned."""
+        return sum(a.size for a in (*self.weights, *self.biases))
+
+    @property
+    def receptive_field(self) -> int:
+        """Edge, in voxels, of the cube on which one value depends."""
+        return 1 + len(self.weights) * self.dilation * (self.kernel - 1)
+
+    @property
+    def crop_offsets(self) -> np.ndarray:
+        """Offsets (*crop, 3), in voxels, of the sites on which one value depends: with dilation d every d-th only."""
+        m = len(self.weights) * (self.kernel - 1) + 1
+        along = (np.arange(m) - m // 2) * self.dilation
+        axes = [along if k < self.dimensions else np.zeros(1, int) for k in range(3)]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+
+    def maps(self, images, periodic: tuple[bool, bool, bool], empty) -> Array:
+        """Values (batch, outputs, nx, ny, nz) of images (batch, inputs, nx, ny, nz); `empty` (inputs,) is an empty voxel."""
+        x = jnp.moveaxis(images, 1, 0)
+        for k, vacuum in enumerate(self._vacua(empty)):
+            y = _convolved(self.weights[k], self._padded(x, vacuum, periodic), self.kernel, self.dilation, self.dimensions)
+            x = self._activated(k, y)
+        return jnp.moveaxis(x, 0, 1)
+
+    def values(self, crops, inside: Bool[Array, "batch *crop"], empty) -> Array:
+        """Values (batch, outputs) of the voxels in the middle of `crops` (batch, inputs, *crop): sites at `crop_offsets`, of
+        which those `inside` are on the grid (their images, where an axis is periodic)."""
+        x = jnp.moveaxis(crops, 1, 0)
+        for k, vacuum in enumerate(self._vacua(empty)):
+            x = jnp.where(inside, x, vacuum.reshape(-1, 1, 1, 1, 1))
+            x = self._activated(k, _convolved(self.weights[k], x, self.kernel, 1, self.dimensions))
+            trim = self.kernel // 2
+            inside = inside[(slice(None), *[slice(trim, n - trim) for n in inside.shape[1 : 1 + self.dimensions]])]
+        return x[:, :, 0, 0, 0].T
+
+    def _vacua(self, empty) -> list:
+        """What each layer reads (in,) where there is nothing."""
+        found = [jnp.asarray(empty, jnp.float32)]
+        for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            found.append(activated(jnp.asarray(w).sum(-1) @ found[-1] + b))
+        return found
+
+    def _activated(self, layer: int, values):
+        values = values + jnp.asarray(self.biases[layer]).reshape(-1, 1, 1, 1, 1)
+        return activated(values) if layer + 1 < len(self.weights) else jnp.tanh(values)
+
+    def _padded(self, x, vacuum, periodic):
+        """Half a kernel more on each side: images of what is periodic, vacuum elsewhere."""
+        half = self.dilation * (self.kernel // 2)
+        off = x - vacuum.reshape(-1, 1, 1, 1, 1)
+        wide = [(half, half) if k < self.dimensions else (0, 0) for k in range(3)]
+        off = jnp.pad(off, [(0, 0), (0, 0), *[w if not p else (0, 0) for w, p in zip(wide, periodic, strict=True)]])
+        off = jnp.pad(off, [(0, 0), (0, 0), *[w if p else (0, 0) for w, p in zip(wide, periodic, strict=True)]], mode="wrap")
+        return off + vacuum.reshape(-1, 1, 1, 1, 1)
+
+
+def _convolved(weights, x, kernel: int, dilation: int, dimensions: int):
+    """Sums over taps (out, batch, nx', ny', nz') of x (in, batch, nx, ny, nz), without padding.
+
+    One matrix product for each row of taps along the first axis, of shifted copies over all others: XLA's own convolution
+    with dilation is slower by an order of magnitude on a CPU, and for ten channels does not fill its vectors.
+    """
+    reach = (kernel - 1) * dilation
+    shape = [n - reach if k < dimensions else n for k, n in enumerate(x.shape[2:])]
+    others = [range(0, reach + 1, dilation) if k < dimensions else [0] for k in (1, 2)]
+    w = jnp.asarray(weights).reshape(weights.shape[0], weights.shape[1], kernel, -1)
+    total = 0.0
+    for t, i in enumerate(range(0, reach + 1, dilation)):
+        rows = x[:, :, i : i + shape[0]]
+        shifted = [rows[:, :, :, j : j + shape[1], k : k + shape[2]] for j in others[0] for k in others[1]]
+        columns = jnp.stack(shifted, 1).reshape(w.shape[1] * len(shifted), -1)
+        total = total + w[:, :, t].reshape(w.shape[0], -1) @ columns
+    return jnp.reshape(total, (weights.shape[0], x.shape[1], *shape))
