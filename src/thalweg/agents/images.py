@@ -31,7 +31,8 @@ class Representation(eqx.Module):
     #: Whether atoms are moved to the nearest voxel before they are seen.
     snapped: ClassVar[bool] = False
 
-    bias: eqx.AbstractVar[float]
+    #: What is seen where nothing is.
+    bias: float = eqx.field(default=0.0, kw_only=True)
 
     @property
     @abc.abstractmethod
@@ -65,8 +66,6 @@ class OneHot(Representation):
 
     snapped: ClassVar[bool] = True
 
-    bias: float = 0.0
-
     @property
     def n_basis(self) -> int:
         return 1
@@ -80,7 +79,6 @@ class Gaussian(Representation):
     """A Gaussian of `width` (Å) and height 1, plus `bias`."""
 
     width: float = 0.3
-    bias: float = 0.0
 
     def __check_init__(self):
         _positive("width", self.width)
@@ -104,7 +102,6 @@ class AutomaticGaussian(Representation):
 
     widths: tuple[float, ...] = eqx.field(static=True)
     l1: float
-    bias: float
     weights: Array  # (widths,)
     mean: Array  # (widths,)
     variance: Array  # (widths,)
@@ -157,7 +154,6 @@ class Displaced(Representation):
     width: float = 0.3
     radius: float = 0.5
     count: int = eqx.field(static=True, default=4)
-    bias: float = 0.0
 
     def __check_init__(self):
         _positive("width", self.width)
@@ -183,7 +179,6 @@ class CircularHarmonics(Representation):
 
     width: float = 0.3
     order: int = eqx.field(static=True, default=3)
-    bias: float = 0.0
 
     def __check_init__(self):
         _positive("width", self.width)

@@ -20,8 +20,8 @@ class VoxelNetwork(eqx.Module):
     `kernel` voxels, `dilation` voxels apart. M. S. Jørgensen, H. L. Mortensen, S. A. Meldgaard, E. L. Kolsbjerg, T. L.
     Jacobsen, K. H. Sørensen, B. Hammer, J. Chem. Phys. 151, 054111 (2019), doi:10.1063/1.5108871.
 
-    What lies beyond an edge is vacuum, in every layer: the network has there what it makes of an empty image without edges.
-    A value near an edge is therefore that of the same atoms in the middle of a larger grid.
+    Beyond an edge every layer reads vacuum: what the one before it makes of an empty image. So nothing is to be seen of an
+    edge where no atoms are near it, which zeros would not give.
     """
 
     weights: tuple[Float[Array, "out in taps"], ...]
