@@ -2,16 +2,19 @@
 
 import base64
 import json
+import tomllib
 
 import equinox as eqx
 import numpy as np
 import pytest
 
+from thalweg import cli
 from thalweg.agents.agent import Agent
 from thalweg.agents.files import agent_text, check_agent, load_agent, pinned, save_agent
 from thalweg.agents.images import AutomaticGaussian, CircularHarmonics, Displaced, Gaussian, OneHot, Representation
 from thalweg.errors import InputError
 from thalweg.networks.voxel import VoxelNetwork
+from thalweg.store import Store
 
 ABOUT = {"episodes": 312, "lowest": -37.25, "units": ["eV", "Å"], "input": '[system]\nformula = "C6H6"\n'}
 
@@ -161,3 +164,83 @@ def test_an_input_means_one_agent(tmp_path, monkeypatch):
         pinned(name)
     with pytest.raises(InputError, match=r"there is no agent b\.json; agent\.json in the folder of a run"):
         pinned("b.json")
+
+
+TOY = """
+import numpy as np
+import equinox as eqx
+from thalweg.agents.files import agent_text, check_agent, load_agent
+from thalweg.search.base import ModelSearch, Proposals, State
+from thalweg.structure import Structure
+
+
+class Row(eqx.Module):
+    index: np.ndarray
+    run: np.ndarray
+
+
+class Toy(ModelSearch):
+    agent: str = ""
+
+    origins = ("toy",)
+
+    def check(self, system):
+        check_agent(load_agent(self.agent)[1], system.numbers, 3, 0.2)
+
+    def init(self, system, n_walkers, dtype):
+        return State(Row(np.arange(n_walkers), np.zeros(n_walkers, int)), np.zeros((), int))
+
+    def ask(self, key, state, system, pending=None):
+        x = np.array([[[0, 0, 0], [2.5, 0, 0], [0, 2.5, 0]]]) * (1 + 0.01 * state.shared)
+        return Proposals(Structure.create(x, system.numbers), np.zeros(1, np.int32))
+
+    def tell(self, key, state, outcome, system):
+        return State(state.walkers, state.shared + 1)
+
+    def products(self, state, system):
+        agent, held = load_agent(self.agent)
+        about = {"episodes": held["about"]["episodes"] + int(state.shared)}
+        return {"agent.json": agent_text(agent, 0.2, 3, about), "q-maps.svg": PICTURE}
+
+
+PICTURE = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 9 9'><title>Q</title><script>alert(1)</script></svg>"
+"""
+COMMAND = ["search", "Cu3", "--calculator", "emt", "--method", "toy_agent:Toy", "--set", "run.max_steps=1", "-q", "-o"]
+
+
+def test_a_run_begins_with_an_agent_and_leaves_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy_agent.py").write_text(TOY)
+    save_agent("a.json", agent(species=(6, 29), dimensions=3), 0.2, 3, ABOUT)
+    first = [*COMMAND, "one", "--relaxations", "3", "--set", "run.finish=false"]
+    assert cli.main([*first, "--agent", "a.json"]) == 0, capsys.readouterr().err
+    assert "one: best.xyz, report.html, agent.json, q-maps.svg, input.toml, run.db" in " ".join(capsys.readouterr().out.split())
+    resolved = tomllib.loads((tmp_path / "one" / "input.toml").read_text())
+    assert resolved["search"]["agent"] == pinned("a.json")
+    assert told("one") == 3
+    assert load_agent("one/agent.json")[1]["about"] == {"episodes": 312 + 3}
+    assert cli.main(["resume", "one", "--relaxations", "5", "-q"]) == 0
+    assert load_agent("one/agent.json")[1]["about"] == {"episodes": 312 + told("one")}
+    capsys.readouterr()
+    # What does not fit is said before anything is begun, and what was changed or lost when a run goes on.
+    refused(capsys, [*first, "--agent", "b.json"], "there is no agent b.json")
+    save_agent("b.json", agent(species=(6, 1), dimensions=3), 0.2, 3, ABOUT)
+    refused(capsys, [*COMMAND, "two", "--agent", "b.json"], "knows no Cu")
+    assert not (tmp_path / "two").exists()
+    (tmp_path / "a.json").write_text((tmp_path / "b.json").read_text())
+    refused(capsys, ["resume", "one", "--evaluations", "9"], "was changed since the input named it")
+    (tmp_path / "a.json").unlink()
+    refused(capsys, ["resume", "one", "--evaluations", "9"], "put it back where it was")
+    refused(capsys, ["search", "LJ8", "--agent", "b.json", "--method", "random"], "agent")
+
+
+def told(folder):
+    with Store.open(folder) as store:
+        return sum(e.batch is not None for e in store.evaluations())
+
+
+def refused(capsys, arguments, says):
+    assert cli.main(arguments) == InputError.exit_code
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1

@@ -72,6 +72,9 @@ def read_input(path: Path | str) -> dict:
     for key in ("structure", "seeds", "template"):
         if isinstance(system, dict) and isinstance(system.get(key), str):
             system[key] = str(path.parent / system[key])  # as seen from the input, wherever one stands
+    search = tables.get("search")
+    if isinstance(search, dict) and isinstance(search.get("agent"), str) and search["agent"]:
+        search["agent"] = str(path.parent / search["agent"])
     return tables
 
 
@@ -145,6 +148,7 @@ def resolve(tables: Mapping) -> Resolved:
     stop_table, stop = resolve_stop(tables.get("stop", {}), energy)
     relaxer = schema.build("relaxer", relaxer_table)
     relaxer.check(system.numbers, system.pbc)
+    search.check(system)
     return Resolved(
         {
             "system": system_table,

@@ -23,7 +23,7 @@ from thalweg.relax.base import RUNNING
 from thalweg.relax.driver import Relaxation
 from thalweg.relax.lbfgs import LBFGS
 from thalweg.search import fused, tempering
-from thalweg.search.base import Search
+from thalweg.search.base import Search, State
 from thalweg.settings import Hosting, Progress, Settings, Stop
 from thalweg.store import Record, Store
 from thalweg.system import System
@@ -39,7 +39,7 @@ class Result:
     """What a search found: the ledger with its archive of minima, the last snapshot, and why it ended.
 
     `final` is the lowest structure where it was relaxed once more after the end (`Settings.finish`): the ledger does not
-    know of it, the snapshot does.
+    know of it, the snapshot does. `state` is the last one of a search around workers.
     """
 
     ledger: Ledger
@@ -47,6 +47,7 @@ class Result:
     reason: str
     moves: list[dict] = field(default_factory=list)
     final: Record | None = None
+    state: State | None = None
 
     @property
     def energy(self) -> float:
@@ -220,12 +221,12 @@ def run(
             if hopeless:
                 raise PotentialError(hopeless)
             reason = stop.reason(now) or ("interrupted" if interrupted() else None)
-        final = None
+        final, state = None, session.state if isinstance(session, HostSession) else None
         if settings.finish and isinstance(session, HostSession) and reason != "interrupted" and not interrupted():
             final = finish(session, _hop(relaxation, system, settings), hosting or Hosting(), reason, store)
             now = replace(now, evaluations=now.evaluations + sum(e.evaluations for e in session.finals))
             now = now if final is None else replace(now, best=final.energy)
-        return Result(session.ledger, now, reason, session.moves(), final)
+        return Result(session.ledger, now, reason, session.moves(), final, state)
     finally:
         session.close()
 

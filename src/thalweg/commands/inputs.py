@@ -34,7 +34,10 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
     if options.seeds is not None:
         tables.setdefault("system", {})["seeds"] = seeds_file(options.seeds)
         tables.get("search", {}).pop("starts", None)  # of the file, which the option goes before
+    if getattr(options, "agent", None) is not None:
+        tables["search"] = {"kind": "asla", **tables.get("search", {}), "agent": options.agent}
     assign(tables, options.set, SECTIONS)
+    pin_agent(tables)
     limits = limits_of(options)
     if limits:
         tables["stop"] = {**tables.get("stop", {}), **limits}
@@ -86,6 +89,15 @@ def enter_periodic(tables: dict, options: Namespace) -> None:
                 f"the filter {table['kind']} knows no pressure; use --filter frechet or unit-cell, which move the cell"
             )
         table["scalar_pressure"] = pressure(options.pressure)
+
+
+def pin_agent(tables: dict) -> None:
+    """Name the agent that a search begins with by its content too, so that the run's input means this one for ever."""
+    search = tables.get("search", {})
+    if isinstance(search, dict) and isinstance(search.get("agent"), str):
+        from thalweg.agents.files import pinned
+
+        search["agent"] = pinned(search["agent"])
 
 
 def pressure(text: str) -> float:

@@ -29,8 +29,9 @@ from thalweg.display import Live  # noqa: E402
 from thalweg.errors import InputError, PotentialError, RunFolderError  # noqa: E402
 from thalweg.export import export  # noqa: E402
 from thalweg.references import best_known  # noqa: E402
-from thalweg.run import Progress, Stop, energy_scale  # noqa: E402
+from thalweg.run import Progress, Result, Stop, energy_scale  # noqa: E402
 from thalweg.run import run as run_search  # noqa: E402
+from thalweg.search.base import ModelSearch  # noqa: E402
 from thalweg.store import Store  # noqa: E402
 
 #: Where runs go that were given no folder, in the current directory.
@@ -127,6 +128,7 @@ def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, re
             store.commit(meta={"reason": reason or result.reason})
             if result.best is not None:
                 export(store, store.folder / BEST, limit=1)
+            _write_products(resolved, result, store)
             report_run.write(store)
     except (RunFolderError, InputError) as error:
         live.clear()
@@ -154,6 +156,21 @@ def new_folder(name: str) -> Path:
             f"cannot make a folder in {root.resolve()}: {error.strerror or error}; choose another with --output"
         ) from None
     raise RunFolderError(f"no number is left in {root}; choose a folder with --output")
+
+
+def _write_products(resolved: Resolved, result: Result, store: Store) -> None:
+    """Write what the search leaves besides structures, such as its agent; the run keeps the names."""
+    if result.state is None or not isinstance(resolved.search, ModelSearch):
+        return
+    files = resolved.search.products(result.state, resolved.system)
+    for name, text in files.items():
+        try:
+            (store.folder / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            path = store.folder / name
+            raise RunFolderError(f"cannot write {path}: {error.strerror or error}; free the place and resume the run") from None
+    if files:
+        store.commit(meta={"products": list(files)})
 
 
 def _write_input(store: Store, text: str) -> None:

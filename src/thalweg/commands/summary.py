@@ -12,7 +12,7 @@ from thalweg.references import best_known, compare
 from thalweg.report_run import relaxed, seeded
 from thalweg.store import Store
 
-#: Files of a run, in the order in which one wants them.
+#: Files of a run, in the order in which one wants them; what a search leaves besides goes between.
 FILES = ("best.xyz", "report.html", "input.toml", "run.db")
 
 
@@ -63,7 +63,7 @@ def summary(store: Store) -> str:
     if failures:
         often, count = failures[0][0], sum(n for _, n in failures)
         lines.append(paragraph("failed", f"{plural(count, 'evaluation')}, most often because: {often}"))
-    files = [f for f in FILES if (store.folder / f).exists()]
+    files = [f for f in (*FILES[:2], *meta.get("products", ()), *FILES[2:]) if (store.folder / f).exists()]
     lines.append(paragraph("files", f"{store.folder}: {', '.join(files)}"))
     return "\n".join(lines)
 

@@ -100,6 +100,10 @@ class Search(eqx.Module):
     def tell(self, key, state: State, outcome: Outcome, system: System) -> State:
         """The state after outcomes of the same walkers, row by row."""
 
+    def check(self, system: System) -> None:
+        """Raise `InputError` where this search cannot work on a system."""
+        return
+
     @property
     @abc.abstractmethod
     def origins(self) -> tuple[str, ...]:
@@ -118,6 +122,10 @@ class ModelSearch(Search):
     @abc.abstractmethod
     def ask(self, key, state: State, system: System, pending: Structure | None = None) -> Proposals:
         """One proposal for every walker in `state`; `pending` are structures that others evaluate at present."""
+
+    def products(self, state: State, system: System) -> dict[str, str]:
+        """Files, by name their text, that a run leaves besides its structures: what was learned. From its last state."""
+        return {}
 
 
 def blank(system: System, n: int, dtype):
