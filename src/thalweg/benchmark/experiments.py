@@ -19,6 +19,7 @@ from thalweg.errors import InputError, RunFolderError, suggest
 
 #: Where experiments are defined, by the name that the command line knows.
 EXPERIMENTS = {
+    "asla": "thalweg.benchmark.asla:EXPERIMENT",
     "learn2hop": "thalweg.benchmark.learn2hop:EXPERIMENT",
     "stridernet": "thalweg.benchmark.stridernet:EXPERIMENT",
 }
@@ -77,7 +78,8 @@ class Table:
 
     Settings are a dict with the keys of `IDENTITY` and whatever else tells cells apart; rows are settings and results.
     `expand` gives the systems that a name stands for, `accepts` says whether a system that is not listed may be asked for.
-    `expensive` says what the table costs, for one that is run only when asked for.
+    `expensive` says what the table costs, for one that is run only when asked for. `parts` are the settings of the rows that
+    a cell is kept in, one after the other, where one may take hours: restarts, say.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Table:
     accepts: Callable[[str], bool] = lambda name: False
     expensive: str = ""
     expand: Callable[[str], tuple[str, ...]] = lambda name: (name,)
+    parts: Callable[[dict], Sequence[dict]] = lambda settings: (settings,)
 
 
 @dataclass(frozen=True)
@@ -193,14 +196,16 @@ def run_table(
             except Skipped as reason:
                 note(f"skipped {of.name} {system} {method}: {reason}")
                 continue
-            row = cells.done(settings)
-            if row is None:
-                if stopped():
-                    return rows
-                note(f"{of.name} {system} {method} ...")
-                row = {**settings, **of.measure(settings, note)}
-                cells.add(row)
-            rows.append(row)
+            for part in of.parts(settings):
+                row = cells.done(part)
+                if row is None:
+                    if stopped():
+                        return rows
+                    which = "" if part == settings else f" seed {part['seed']}"
+                    note(f"{of.name} {system} {method}{which} ...")
+                    row = {**part, **of.measure(part, note)}
+                    cells.add(row)
+                rows.append(row)
     return rows
 
 

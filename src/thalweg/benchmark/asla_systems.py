@@ -1,0 +1,216 @@
+"""The structures that `thalweg reproduce asla` lets be built: what is placed where, with which energy, and what is a success.
+
+Nothing here is a number to be reached: the known structures are made, or read from the package's data, and relaxed by the
+problem's own energy when a benchmark begins (`Problem.known`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+from ase.io import read, write
+
+from thalweg.config import Resolved, resolve
+from thalweg.errors import InputError, PotentialError, suggest
+from thalweg.objective.base import Task
+from thalweg.objective.evaluate import Evaluate
+from thalweg.run import energy_scale
+from thalweg.similarity.bonds import Bonds, bonds_of, same_bonds
+from thalweg.structure import Structure
+
+#: Evaluations of a relaxation to a known structure, or from a candidate to one.
+LONGEST = 500
+XTB = {"kind": "calculator", "calculator": "tblite", "arguments": {"method": "GFN1-xTB"}}
+EMT = {"kind": "calculator", "calculator": "emt"}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A known structure, relaxed: `energy` (eV), `structure`, and its bonds."""
+
+    energy: float
+    structure: Structure
+    bonds: Bonds
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Atoms to be placed, their energy, and what counts as having found the known structure.
+
+    `tables` are those of an input; a `template` is written to a file for it. Success is judged on structures as they were
+    evaluated: with `near` None where their bonds are those of the known one, atom by atom (`thalweg.similarity.bonds`); else
+    where the energy is at most `near` (eV) above the known one and a relaxation ends at most `tolerance` (eV) above it.
+    `budget` is the episodes of a restart.
+    """
+
+    name: str
+    what: str
+    tables: Mapping
+    target: Callable[[], Atoms] | None  # None: what `data` holds
+    budget: int
+    template: Callable[[], Atoms] | None = None
+    near: float | None = None
+    tolerance: float = 0.02
+    spacing: float = 0.2  # of the grid (Å)
+    data: str | None = None
+    published: tuple[str, ...] = ()
+
+    def resolved(
+        self, search: Mapping | None = None, evaluations: int | None = None, seed: int = 0, max_steps: int = 1
+    ) -> Resolved:
+        """The objects of a restart by a [search], with at most `max_steps` evaluations for each structure."""
+        tables = {
+            **self.tables,
+            "run": {"walkers": 1, "max_steps": max_steps, "precision": "float64", "seed": seed},
+            "stop": {"evaluations": evaluations or self.budget},
+        }
+        if search is not None:
+            tables["search"] = dict(search)
+        if self.template is None:
+            return resolve(tables)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "template.xyz"
+            write(path, self.template(), format="extxyz")
+            tables["system"] = {**tables["system"], "template": str(path)}
+            return resolve(tables)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a known structure (that of a new problem is found first: `thalweg reproduce asla --table known`)."""
+        return self.data is None or (files("thalweg.benchmark") / "data" / f"{self.data}.xyz").is_file()
+
+    @property
+    def known(self) -> Known:
+        """The known structure, relaxed by the problem's energy; computed once."""
+        return _known(self.name)
+
+    def reached(self, structure: Structure, energy: float) -> bool:
+        """Whether a structure of this energy (eV), as evaluated, is a success."""
+        if self.near is None:
+            return np.isfinite(energy) and same_bonds(bonds_of(structure), self.known.bonds)
+        if not energy <= self.known.energy + self.near:
+            return False
+        return relaxed(self, structure)[1] <= self.known.energy + self.tolerance
+
+
+def relaxed(of: Problem, structure: Structure, fmax: float = 0.02) -> tuple[Structure, float]:
+    """The minimum below a structure and its energy (eV), by a problem's energy; `fmax` in eV/Å. inf where that failed."""
+    relaxation = replace(_plain(of.name).relaxation, fmax=fmax, max_steps=LONGEST)
+    found = Evaluate(relaxation)(Task(0, structure, np.inf))
+    return replace_positions(structure, found.positions[-1]) if len(found.energies) else structure, float(found.energy)
+
+
+def replace_positions(structure: Structure, positions) -> Structure:
+    """The same atoms elsewhere (atoms, 3)."""
+    return Structure.create(positions, structure.numbers, structure.cell, structure.fixed, structure.pbc)
+
+
+@lru_cache
+def _plain(name: str) -> Resolved:
+    return problem(name).resolved()
+
+
+@lru_cache
+def _known(name: str) -> Known:
+    of, system = problem(name), _plain(name).system
+    atoms = stored(of.data or name) if of.target is None else of.target()
+    # Template atoms come first and stay in order, the others ascend by number: as systems have them.
+    held = 0 if of.template is None else len(of.template())
+    order = [*range(held), *(held + np.argsort(atoms.numbers[held:], kind="stable"))]
+    if not np.array_equal(atoms.numbers[order], np.asarray(system.numbers)):
+        raise InputError(f"the known structure of {name} has other atoms than its input")
+    start = Structure.create(atoms.positions[order], system.numbers, system.cell, system.fixed, system.pbc)
+    found, energy = relaxed(of, start)
+    if not np.isfinite(energy):
+        raise PotentialError(f"the known structure of {name} has no energy; is its calculator there?")
+    return Known(energy, found, bonds_of(found))
+
+
+def _aniline() -> Atoms:
+    """Benzene with an amino group in its plane in place of one hydrogen; relaxed later."""
+    atoms = molecule("C6H6")
+    carbons, hydrogens = atoms[atoms.numbers == 6], atoms[atoms.numbers == 1]
+    out = carbons.positions[0] / np.linalg.norm(carbons.positions[0])
+    side = np.array([-out[1], out[0], 0.0])
+    nitrogen = carbons.positions[0] + 1.38 * out
+    others = np.linalg.norm(hydrogens.positions - carbons.positions[0], axis=1) > 1.5
+    amino = np.stack([nitrogen + 0.5 * out + s * 0.86 * side for s in (1, -1)])
+    return Atoms("C6H5NH2", np.concatenate([carbons.positions, hydrogens.positions[others], nitrogen[None], amino]))
+
+
+def _carbamic_acid() -> Atoms:
+    """H2N-CO-OH in a plane, hydroxyl towards the other oxygen; relaxed later."""
+    return Atoms(
+        "CO2NH3",
+        [(0, 0, 0), (0.0, 1.21, 0), (1.17, -0.67, 0), (-1.18, -0.68, 0), (1.83, 0.03, 0), (-2.03, -0.13, 0), (-1.2, -1.69, 0)],
+    )
+
+
+def stored(name: str) -> Atoms:
+    """A structure of the package's data: the lowest of searches (`thalweg reproduce asla --table known`)."""
+    text = (files("thalweg.benchmark") / "data" / f"{name}.xyz").read_text(encoding="utf-8")
+    atoms = read(StringIO(text), format="extxyz")
+    assert isinstance(atoms, Atoms)
+    return atoms
+
+
+def _flat(formula: str, width: float) -> dict:
+    """[system] of a free molecule in a square of this edge (Å) about the origin."""
+    region = {"kind": "plane", "vectors": [[width, 0.0], [0.0, width]], "corner": [-width / 2, -width / 2]}
+    return {"formula": formula, "dimensions": 2, "region": region}
+
+
+def _gold() -> Atoms:
+    """The atom that the cluster is built on, in the middle of the box."""
+    return Atoms("Au", [(0.0, 0.0, 0.0)])
+
+
+def _cubic(half: float) -> dict:
+    return {"kind": "box", "vectors": np.diag([2 * half] * 3).tolist(), "origin": [-half] * 3}
+
+
+PROBLEMS = {
+    p.name: p
+    for p in (
+        Problem(
+            "benzene", "C6H6 in a plane, GFN1-xTB, grid of 41 x 41", {"system": _flat("C6H6", 8.0), "potential": XTB},
+            lambda: molecule("C6H6"), 2000,
+            published=("ASLA 10 % of restarts after about 7,000 episodes, with a model of the energy after fewer than 1,000",),
+        ),
+        Problem(
+            "aniline", "C6H7N in a plane, GFN1-xTB, grid of 49 x 49", {"system": _flat("C6H7N", 9.6), "potential": XTB},
+            _aniline, 2000,
+        ),
+        Problem(
+            "carbamic-acid", "CH3NO2 in a plane, GFN1-xTB: seven atoms of four species, grid of 36 x 36",
+            {"system": _flat("CH3NO2", 7.0), "potential": XTB}, _carbamic_acid, 1000,
+        ),
+        Problem(
+            "ni4au5", "Ni4Au4 around one atom of gold, EMT, grid of 21 x 21 x 21",
+            {"system": {"add": "Ni4Au4", "fix": "all", "region": _cubic(4.0)}, "potential": EMT},
+            None, 1000, _gold, near=1.5, spacing=0.4, data="asla-ni4au5",
+        ),
+    )
+}  # fmt: skip
+
+
+def problem(name: str) -> Problem:
+    """A problem by name. Raises `InputError` where there is none."""
+    if name not in PROBLEMS:
+        raise InputError(f'there is no problem "{name}".{suggest(name, PROBLEMS)}')
+    return PROBLEMS[name]
+
+
+def scale_of(of: Problem) -> float:
+    """Energy of a bond of a problem (eV)."""
+    made = _plain(of.name)
+    return energy_scale(made.relaxation, made.system)
