@@ -307,6 +307,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     relaxer: Any = presets.cluster_relaxation(potential, system).relaxer
     return {
         "ModelGuided": learned,
+        "Asla": {**scale, **presets.building(system)},
         "LBFGS": {"max_step": float(relaxer.max_step)},
         "LearnedAnnealing": presets.learned_annealing(system, potential),
         "Learn2Hop": presets.learn2hop(system, potential),

@@ -23,6 +23,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "c-s-h": "thalweg.potentials.pair:CSHGel",
         "kob-andersen": "thalweg.potentials.binary:BinaryLennardJones",
         "stillinger-weber": "thalweg.potentials.stillinger_weber:StillingerWeber",
+        "tersoff": "thalweg.potentials.tersoff:Tersoff",
         "gupta": "thalweg.potentials.many_body:Gupta",
         "sutton-chen": "thalweg.potentials.many_body:SuttonChen",
         "bks-silica": "thalweg.potentials.ionic:BKS",
@@ -89,6 +90,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "learned-hopping": "thalweg.search.learned_hopping:LearnedHopping",
         "gofee": "thalweg.search.gofee:Gofee",
         "surrogate-hopping": "thalweg.search.surrogate_hopping:SurrogateHopping",
+        "asla": "thalweg.search.asla:Asla",
         "evolutionary": "thalweg.search.evolutionary:Evolutionary",
         "minima-hopping": "thalweg.search.minima_hopping:MinimaHopping",
         "particle-swarm": "thalweg.search.particle_swarm:ParticleSwarm",
@@ -118,6 +120,14 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "kernel-similarity": "thalweg.search.sampling:KernelSimilarity",
         "population": "thalweg.search.sampling:Population",
     },
+    "policy": {
+        "epsilon-greedy": "thalweg.agents.policy:EpsilonGreedy",
+        "greedy": "thalweg.agents.policy:Greedy",
+        "uniform": "thalweg.agents.policy:Uniform",
+    },
+    "tree": {
+        "tree-search": "thalweg.agents.tree_search:TreeSearch",
+    },
     "postprocessor": {
         "centre": "thalweg.search.postprocess:Centre",
     },
@@ -143,6 +153,8 @@ BASES = {
     "environments": "thalweg.surrogates.environments:Environments",
     "acquisition": "thalweg.surrogates.acquisition:Acquisition",
     "sampler": "thalweg.search.sampling:Sampler",
+    "policy": "thalweg.agents.policy:Policy",
+    "tree": "thalweg.agents.tree_search:TreeSearch",
     "postprocessor": "thalweg.search.postprocess:Postprocessor",
     "representation": "thalweg.agents.images:Representation",
 }

@@ -37,10 +37,15 @@ class Field:
     weights: str | None = None  # the argument that takes their weights
 
     @property
+    def optional(self) -> bool:
+        """Whether it holds a component or none."""
+        return self.room is not None and type(None) in get_args(self.hint)
+
+    @property
     def type_name(self) -> str:
         """For messages and lists."""
         if self.room:
-            return f"list of {self.room}s" if self.many else self.room
+            return f"list of {self.room}s" if self.many else f'{self.room} or "{NONE}"' if self.optional else self.room
         return describe(self.hint)
 
 
@@ -98,7 +103,9 @@ def fill_fields(known: Mapping[str, Field], table: Mapping, where: str, defaults
     full = {}
     for name, field in known.items():
         at = f"{name} in {where}"
-        if name in table and table[name] is not None and not (table[name] == NONE and field.default is None):
+        if name in table and field.optional and table[name] in (None, NONE):
+            full[name] = None
+        elif name in table and table[name] is not None and not (table[name] == NONE and field.default is None):
             full[name] = _filled(field, _of_usual_kind(field, table[name]), at, where, defaults)
         elif field.default is MISSING:
             raise InputError(f"{where} lacks {name} ({field.type_name})")
@@ -284,6 +291,9 @@ def _component(hint) -> tuple[str | None, bool]:
     inner = get_args(hint)
     if get_origin(hint) in (tuple, list) and inner and isinstance(inner[0], type) and not is_array(inner[0]):
         return registry.room_of(inner[0]), registry.room_of(inner[0]) is not None
+    if get_origin(hint) in (Union, types.UnionType):
+        choices = [h for h in inner if h is not type(None)]
+        return _component(choices[0]) if len(choices) == 1 < len(inner) else (None, False)
     if isinstance(hint, type) and get_origin(hint) is None and not is_array(hint):
         return registry.room_of(hint), False
     return None, False

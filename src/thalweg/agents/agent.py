@@ -33,7 +33,8 @@ class Agent(eqx.Module):
     def images(self, grid: Grid, positions, kinds, there, cell=None) -> Array:
         """What it sees: (batch, channels, nx, ny, nz) of positions (batch, atoms, 3), kinds (atoms,), there (batch, atoms)."""
         points = grid.points()
-        made = self._seen(points[None], self._seated(grid, positions), kinds, there, spacing_of(grid), _space(grid, cell))
+        sums = self._seen(points[None], self._seated(grid, positions), kinds, there, spacing_of(grid), _space(grid, cell))
+        made = self.representation.combined(sums)
         return made.reshape(*made.shape[:2], *grid.shape)
 
     def maps(self, grid: Grid, positions, kinds, there, cell=None) -> Array:
@@ -54,6 +55,13 @@ class Agent(eqx.Module):
     def crops(self, grid: Grid, positions, kinds, there, voxel, cell=None, offset=None) -> tuple[Array, Array]:
         """Images (batch, channels, *crop) of the sites from which the value of each `voxel` (batch,) follows, and which of them
         are inside of the grid (batch, *crop)."""
+        sums, inside = self.sums(grid, positions, kinds, there, voxel, cell, offset)
+        made = jnp.where(inside[:, None], self.representation.combined(sums), self.empty[:, None])
+        shape = self.network.crop_offsets.shape[:-1]
+        return made.reshape(*made.shape[:2], *shape), inside.reshape(-1, *shape)
+
+    def sums(self, grid: Grid, positions, kinds, there, voxel, cell=None, offset=None) -> tuple[Array, Array]:
+        """What a representation combines: (batch, species, basis, sites) for the sites of `crops`, and which are inside."""
         offsets = self.network.crop_offsets  # (*crop, 3), NumPy, in voxels
         at = grid.indices(voxel)[:, None] + offsets.reshape(-1, 3)
         wraps, size = np.asarray(grid.periodic), np.asarray(grid.shape)
@@ -63,9 +71,7 @@ class Agent(eqx.Module):
         )
         points = points if offset is None else points + offset[:, None]
         made = self._seen(points, self._seated(grid, positions), kinds, there, spacing_of(grid), _space(grid, cell))
-        made = jnp.where(inside[:, None], made, self.empty[:, None])
-        shape = offsets.shape[:-1]
-        return made.reshape(*made.shape[:2], *shape), inside.reshape(-1, *shape)
+        return made, inside
 
     @property
     def empty(self) -> Array:
@@ -78,7 +84,7 @@ class Agent(eqx.Module):
         return grid.position(grid.nearest(positions)[0], positions.dtype) if self.representation.snapped else positions
 
     def _seen(self, points, positions, kinds, there, spacing: float, space: Space | None):
-        """Channels (batch, channels, sites) at points (batch or 1, sites, 3)."""
+        """Sums over atoms (batch, species, basis, sites) at points (batch or 1, sites, 3)."""
         wide = jax.nn.one_hot(kinds, len(self.species), dtype=positions.dtype) * there[..., None]  # (batch, atoms, species)
 
         def add(total, atom):
@@ -89,7 +95,7 @@ class Agent(eqx.Module):
 
         begun = jnp.zeros((len(positions), len(self.species), self.representation.n_basis, points.shape[1]), positions.dtype)
         total, _ = jax.lax.scan(add, begun, (jnp.moveaxis(positions, 1, 0), jnp.moveaxis(wide, 1, 0)))
-        return self.representation.combined(total)
+        return total
 
 
 def spacing_of(grid: Grid):

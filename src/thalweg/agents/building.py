@@ -143,7 +143,10 @@ def placed(site: Site, build: Build, kind, voxel, go=None) -> Build:
 
 
 def _limits(site: Site, x, slot):
-    """Where an atom of each species is clear of, and linked to, those at x (batch, 3) in slots (batch,): (batch, kinds, voxels)."""
+    """Where atoms of each species are clear of, and linked to, atoms at x (batch, 3) in slots (batch,).
+
+    Both are (batch, kinds, voxels).
+    """
     system, grid = site.system, site.grid
     bonds = jnp.asarray(system.bond_lengths, jnp.float32)
     own = jnp.stack([jnp.where(site.kinds == k, bonds, 0).max() for k in range(site.n_kinds)])

@@ -8,7 +8,6 @@ import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.geometry import nearest_squared, traced_space
-from thalweg.region import Plane
 from thalweg.space import completed
 from thalweg.system import System
 from thalweg.typing import Array, Bool, Float
@@ -83,21 +82,15 @@ def grid_of(system: System, spacing: float) -> Grid:
     step = float(spacing)
     if not step > 0:
         raise InputError(f"spacing in [search] is {spacing:g}; it must be positive")
-    origin, vectors, periodic = _frame(system)
-    lengths = np.linalg.norm(vectors, axis=1)
-    flat = isinstance(system.region, Plane)
+    origin, directions, lengths, periodic = _frame(system)
     counts = [
-        max(round(n / step), 1) if wraps else 1 if flat and k == 2 else int(np.floor(n / step + 1e-9)) + 1
-        for k, (n, wraps) in enumerate(zip(lengths, periodic, strict=True))
+        max(round(n / step), 1) if wraps else int(np.floor(n / step + 1e-9)) + 1
+        for n, wraps in zip(lengths, periodic, strict=True)
     ]
-    steps = np.stack(
-        [v / n if wraps else v / max(length, 1e-12) * step
-         for v, n, wraps, length in zip(vectors, counts, periodic, lengths, strict=True)]
-    )  # fmt: skip
+    sizes = [n / count if wraps else step for n, count, wraps in zip(lengths, counts, periodic, strict=True)]
     # What does not fill an axis without periodicity is shared by both of its ends.
-    ends = [0.0 if wraps else (length - (n - 1) * step) / 2 / max(length, 1e-12)
-            for n, wraps, length in zip(counts, periodic, lengths, strict=True)]  # fmt: skip
-    start = origin + np.asarray(ends) @ vectors if not flat else origin + np.asarray([*ends[:2], 0.0]) @ vectors
+    ends = [0.0 if wraps else (n - (count - 1) * step) / 2 for n, count, wraps in zip(lengths, counts, periodic, strict=True)]
+    steps, start = np.asarray(sizes)[:, None] * directions, origin + np.asarray(ends) @ directions
     if np.prod(counts) > MOST:
         raise InputError(
             f"a grid of {' x '.join(map(str, counts))} voxels is too fine; set spacing in [search] above {spacing:g}, or give "
@@ -112,22 +105,17 @@ def grid_of(system: System, spacing: float) -> Grid:
     return grid
 
 
-def _frame(system: System) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
-    """A corner (3,), vectors (3, 3) that span the volume, and which of them are periodic."""
-    cell = np.asarray(system.cell, np.float64)
-    pbc = tuple(bool(p) for p in system.pbc)
-    vectors = completed(cell, pbc) if any(pbc) else np.eye(3)
-    if system.region is None and all(pbc):
-        return np.zeros(3), vectors, (True, True, True)
-    if system.region is None and not any(pbc):
-        vectors = np.eye(3)
-    unit = np.where(np.asarray(pbc)[:, None], vectors, vectors / np.linalg.norm(vectors, axis=1)[:, None])
-    reciprocal = np.linalg.inv(unit)
-    low, high = np.zeros(3), np.ones(3)
-    for k in range(3):
-        if not pbc[k]:
-            low[k], high[k] = _extent(system, reciprocal[:, k])
-    return low @ unit, (high - low)[:, None] * unit, (pbc[0], pbc[1], pbc[2])
+def _frame(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
+    """A corner (3,), directions (3, 3), lengths (3,) along them, and which of them are periodic."""
+    pbc = np.asarray(system.pbc, bool)
+    vectors = completed(np.asarray(system.cell, np.float64), system.pbc) if pbc.any() else np.eye(3)
+    lengths = np.linalg.norm(vectors, axis=1)
+    directions = vectors / lengths[:, None]
+    low, reciprocal = np.zeros(3), np.linalg.inv(directions)
+    for k in np.flatnonzero(~pbc):
+        low[k], high = _extent(system, reciprocal[:, k])
+        lengths[k] = high - low[k]
+    return low @ directions, directions, lengths, (bool(pbc[0]), bool(pbc[1]), bool(pbc[2]))
 
 
 def _extent(system: System, direction: np.ndarray) -> tuple[float, float]:

@@ -7,6 +7,7 @@ lead to the same set of atoms have one value, whatever was there before.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -55,7 +56,7 @@ def batch_of(
     pick = np.arange(len(rows))
     target = rewards(replay.best[rows, slot], replay.lowest, span)
     first = np.argmax(order == 0, 1)
-    x, put = turned(rng, x, x[pick, slot], x[pick, first], operations)
+    x, put = turned(rng, x, x[pick, slot], x[pick, first], operations, site.grid.dimensions == 2)
     voxel, inside = (np.asarray(a) for a in site.grid.nearest(jnp.asarray(put, jnp.float32)))
     offset = np.where(snapped, 0.0, put - np.asarray(site.grid.position(voxel), float))
     # A placement that was turned out of the grid teaches nothing about places on it.
@@ -66,11 +67,11 @@ def batch_of(
     return Batch(single(x), there, voxel.astype(np.int32), single(offset), np.asarray(site.kinds)[slot], single(target))
 
 
-def turned(rng: np.random.Generator, x: np.ndarray, put: np.ndarray, about: np.ndarray, operations: Operations):
+def turned(rng: np.random.Generator, x: np.ndarray, put: np.ndarray, about: np.ndarray, operations: Operations, flat: bool):
     """Positions (pairs, atoms, 3) and (pairs, 3), each pair turned by an operation of its own; free ones about (pairs, 3)."""
     pairs = len(x)
     if operations.continuous:
-        turns = random_turns(rng, pairs, operations.flat)
+        turns = random_turns(rng, pairs, flat)
         shift = about - np.einsum("pij,pj->pi", turns, about)
     else:
         which = rng.integers(len(operations.rotations), size=pairs)
@@ -97,15 +98,16 @@ def optimiser(rate: float = 1e-3) -> optax.GradientTransformation:
 
 def begin(agent: Agent) -> PyTree:
     """The optimiser's state before anything was learned."""
-    return optimiser().init(learned(agent))
+    return optimiser().init(learned(agent)[0])
 
 
-def learned(agent: Agent) -> PyTree:
-    """What is learned of an agent, the rest None."""
-    parts = eqx.filter(agent, eqx.is_inexact_array)
-    fixed = jax.tree.map(lambda _: None, parts.representation)
-    kept = parts.representation.trainable(parts.representation) if hasattr(parts.representation, "trainable") else fixed
-    return eqx.tree_at(lambda a: a.representation, parts, kept, is_leaf=lambda v: v is None)
+def learned(agent: Agent) -> tuple[Agent, Agent]:
+    """What is learned of an agent, and the rest of it; None in each in place of the other's."""
+    names = type(agent.representation).learned
+    which = eqx.tree_at(lambda a: a.network, jax.tree.map(lambda _: False, agent), jax.tree.map(lambda _: True, agent.network))
+    if names:
+        which = eqx.tree_at(lambda a: [getattr(a.representation, n) for n in names], which, [True] * len(names))
+    return eqx.partition(agent, which)
 
 
 @eqx.filter_jit
@@ -119,15 +121,19 @@ def improved(agent: Agent, state: PyTree, site: Site, batches: Batch, rate) -> t
         )
         return ((values - batch.target) ** 2).mean() + made.representation.penalty()
 
-    def step(carry, batch: Batch):
-        params, rest, state = carry
+    def step(rest, carry, batch: Batch):
+        params, state = carry
         value, gradient = jax.value_and_grad(loss)(params, rest, batch)
         updates, state = optax.adam(rate).update(gradient, state, params)
-        return (optax.apply_updates(params, updates), rest, state), value
+        return (optax.apply_updates(params, updates), state), value
 
-    params, rest = eqx.partition(agent, jax.tree.map(lambda v: v is not None, learned(agent), is_leaf=lambda v: v is None))
-    (params, rest, state), losses = jax.lax.scan(lambda c, b: step(c, b), (params, rest, state), batches)
-    return eqx.combine(params, rest), state, losses
+    params, rest = learned(agent)
+    (params, state), losses = jax.lax.scan(partial(step, rest), (params, state), batches)
+    agent = eqx.combine(params, rest)
+    last = jax.tree.map(lambda a: a[-1], batches)
+    sums, _ = agent.sums(site.grid, last.positions, site.kinds, last.there, last.voxel, site.system.cell, last.offset)
+    settled = agent.representation.settled(sums)
+    return eqx.tree_at(lambda a: a.representation, agent, settled), state, losses
 
 
 def _wide(flags: np.ndarray, like: np.ndarray) -> np.ndarray:
