@@ -7,8 +7,10 @@ import lammps_peer
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, graphene
 from ase.calculators.lj import LennardJones as AseLennardJones
+from ase.calculators.tersoff import Tersoff as AseTersoff
+from ase.calculators.tersoff import TersoffParameters as AseTersoffParameters
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,11 +23,13 @@ from thalweg.potentials.many_body import Gupta, SuttonChen
 from thalweg.potentials.neighbors import neighbors_for
 from thalweg.potentials.pair import CSHGel, GeneralisedLennardJones, LennardJones, Morse, SoftSphere
 from thalweg.potentials.stillinger_weber import StillingerWeber
+from thalweg.potentials.tersoff import Tersoff
 from thalweg.space import Space
 from thalweg.testing import check_potential
 from thalweg.testing.periodic import check_periodic
 
 PERIODIC = (True, True, True)
+SLOW = pytest.mark.slow
 FRAMES = lammps_peer.frames()
 #: Which potential is that of a case of `lammps_peer`.
 OURS = {
@@ -221,6 +225,47 @@ def test_lennard_jones_equals_ase(smooth):
     np.testing.assert_allclose(atoms.get_stress(), theirs.get_stress(), rtol=1e-9, atol=1e-10)
 
 
+def carbon(which):
+    """Carbon in a crystal, a strained small cell whose atoms meet their own images, and a sheet; all shaken."""
+    if which == "sheet":
+        sheet = graphene(a=2.53, vacuum=4)
+        sheet.pbc = True
+        return rattled(sheet.repeat((2, 3, 1)), 0.1)
+    return rattled(bulk("C", "diamond", a=3.566, cubic=True) * (2, 1, 1) if which == "crystal" else bulk("C", a=3.0), 0.08)
+
+
+@pytest.mark.parametrize("which", ["small", pytest.param("crystal", marks=SLOW), pytest.param("sheet", marks=SLOW)])
+def test_tersoff_equals_ase(which):
+    """Energies, forces and stresses of ASE's implementation, which has loops of Python over triplets."""
+    ours = Tersoff()
+    shared = {k: getattr(ours, k) for k in ("A", "B", "lambda1", "lambda2", "beta", "n", "c", "d", "h", "R", "D")}
+    parameters = AseTersoffParameters(**shared, lambda3=0.0, gamma=1.0, m=3.0)
+    atoms = carbon(which)
+    theirs = atoms.copy()
+    atoms.calc, theirs.calc = ThalwegCalculator(ours), AseTersoff({("C", "C", "C"): parameters})
+    np.testing.assert_allclose(atoms.get_potential_energy(), theirs.get_potential_energy(), rtol=1e-11)
+    np.testing.assert_allclose(atoms.get_forces(), theirs.get_forces(), atol=1e-10)
+    np.testing.assert_allclose(atoms.get_stress(), theirs.get_stress(), rtol=1e-9, atol=1e-10)
+
+
+@SLOW
+@pytest.mark.parametrize(("crystal", "energy"), [("diamond", -7.37), ("sheet", -7.40)])
+def test_tersoff_published_energies(crystal, energy):
+    """Diamond at 3.566 Å; a sheet of graphite with bonds of 1.46 Å (Tersoff, 1988)."""
+    sheet = graphene(a=1.46 * 3**0.5, vacuum=4)
+    atoms = bulk("C", "diamond", a=3.566) if crystal == "diamond" else sheet
+    out = evaluate(Tersoff(), atoms.positions, atoms.numbers, atoms.cell.array, tuple(atoms.pbc))
+    np.testing.assert_allclose(out.energy / 2, energy, atol=0.006)
+
+
+@SLOW
+def test_tersoff_heaps_have_no_energy():
+    """More neighbours than are looked at: not a number rather than too few."""
+    grid = np.stack(np.meshgrid(*[np.arange(3.0)] * 3), -1).reshape(-1, 3)
+    assert np.isfinite(evaluate(Tersoff(), 1.4 * grid, [6] * 27, np.zeros((3, 3)), (False,) * 3).energy)
+    assert not evaluate(Tersoff(), 0.7 * grid, [6] * 27, np.zeros((3, 3)), (False,) * 3).ok
+
+
 # --- conformance: derivatives, equivalent cells, supercells ---------------------------------------------------------------
 
 POTENTIALS = {
@@ -229,6 +274,7 @@ POTENTIALS = {
     "smooth": (BinaryLennardJones(truncation="smooth", cutoff=1.8), [18] * 3 + [10] * 2),
     "gel": (CSHGel(), [0] * 4),
     "silicon": (StillingerWeber(), [14] * 6),
+    "carbon": (Tersoff(), [6] * 5),
     "gupta": (Gupta(cutoff=5.5, truncation="smooth"), [47] * 3 + [79] * 2),
     "sutton-chen": (SuttonChen(cutoff=6.0, truncation="shift"), [47] * 3 + [79] * 2),
 }

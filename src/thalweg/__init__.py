@@ -18,6 +18,7 @@ _PUBLIC = {
     "potentials.pair": ("CSHGel", "GeneralisedLennardJones", "LennardJones", "Morse", "PairPotential", "SoftSphere"),
     "potentials.binary": ("BinaryLennardJones",),
     "potentials.stillinger_weber": ("StillingerWeber",),
+    "potentials.tersoff": ("Tersoff",),
     "potentials.many_body": ("Gupta", "SuttonChen"),
     "potentials.ase": ("ThalwegCalculator",),
     "potentials.black_box": ("BlackBox",),
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from thalweg.potentials.many_body import Gupta, SuttonChen
     from thalweg.potentials.pair import CSHGel, GeneralisedLennardJones, LennardJones, Morse, PairPotential, SoftSphere
     from thalweg.potentials.stillinger_weber import StillingerWeber
+    from thalweg.potentials.tersoff import Tersoff
     from thalweg.relax.adapters import Adam, GradientDescent
     from thalweg.relax.annealing import Annealing
     from thalweg.relax.ase import ThalwegOptimizer
