@@ -87,6 +87,9 @@ def test_maps_and_their_gradients_are_those_of_xla(name):
 
 def test_a_value_depends_on_its_crop_and_on_nothing_else():
     for net in (network(2, 3, 3), network(3, 3, 2)):
+        # Positive weights, so that no paths through the network cancel.
+        means = tuple(np.full(w.shape, 1 / (w.shape[1] * w.shape[2]), np.float32) for w in net.weights)
+        net = eqx.tree_at(lambda n: n.weights, net, means)
         n = net.receptive_field + 4
         shape = (n, n, n if net.dimensions == 3 else 1)
         middle = tuple(k // 2 for k in shape)
@@ -94,8 +97,8 @@ def test_a_value_depends_on_its_crop_and_on_nothing_else():
         seen = np.asarray(jax.jit(jax.grad(value))(jnp.ones((1, 2, *shape))))[0]
         expected = np.zeros(shape, bool)
         expected[tuple(np.moveaxis(net.crop_offsets + np.array(middle), -1, 0))] = True
-        np.testing.assert_array_equal((seen != 0).all(0), expected)
-        np.testing.assert_array_equal((seen != 0).any(0), expected)
+        np.testing.assert_array_equal(seen > 1e-5 * seen.max(), np.broadcast_to(expected, seen.shape))
+        assert np.abs(seen[:, ~expected]).max() < 1e-6 * seen.max()  # rounding of Fourier transforms
         along = np.flatnonzero(expected.any((1, 2)))
         assert along[-1] - along[0] + 1 == net.receptive_field
 
