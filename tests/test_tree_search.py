@@ -2,10 +2,27 @@
 
 import itertools
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter1d
 
+from thalweg.agents import building, lookahead
+from thalweg.agents.agent import Agent
+from thalweg.agents.building import Site
+from thalweg.agents.grid import Grid, grid_of
+from thalweg.agents.images import Gaussian
+from thalweg.agents.lookahead import Lookahead, built_ahead
 from thalweg.agents.tree_search import Evaluator, Node, TreeSearch, Views
+from thalweg.leaves import as_leaves
+from thalweg.networks.voxel import VoxelNetwork
+from thalweg.region import Plane
+from thalweg.surrogates.base import Dataset, Posterior
+from thalweg.surrogates.gaussian_process import GaussianProcess
+from thalweg.surrogates.local import LocalGaussianProcess
+from thalweg.system import System
 
 VOXELS = 4
 DEPTH = 3
@@ -140,3 +157,145 @@ def test_a_build_that_cannot_go_on_is_hopeless():
     nowhere = Game(1)
     nowhere.expected = {way: q for way, q in nowhere.expected.items() if len(way) < 2}
     assert TreeSearch(iterations=50).choose(np.random.default_rng(0), Node(()), nowhere) is None
+
+
+# --- builds
+
+
+class Pairs(Posterior):
+    """Morse pairs of the atoms that are there: a posterior whose energies are quickly told by hand."""
+
+    lengths: np.ndarray  # of numbers up to 9
+
+    @property
+    def reach(self):
+        return 10.0
+
+    def lanes(self, positions, numbers, space=None, neighbors=None, virial=False):
+        raise NotImplementedError
+
+    def mean_std(self, positions, numbers, space=None):
+        d = positions[:, None] - positions[None]
+        there = (numbers[:, None] >= 0) & (numbers[None] >= 0) & ~jnp.eye(len(numbers), dtype=bool)[..., None]
+        r = jnp.sqrt(jnp.where(there, (d * d).sum(2), 1.0))
+        best = (self.lengths[numbers][:, None] + self.lengths[numbers][None]) / 2
+        each = (1 - jnp.exp(-2 * (r - best))) ** 2 - 1
+        energy = jnp.where(there, each, 0).sum((0, 1)) / 2
+        return energy, jnp.zeros_like(energy)
+
+
+LENGTHS = {6: 1.5, 8: 1.3}
+PAIRS = Pairs(np.array([LENGTHS.get(z, 1.0) for z in range(10)]))
+
+
+def by_hand(x, numbers) -> float:
+    """The same sum over pairs."""
+    total = 0.0
+    for i, j in itertools.combinations(range(len(x)), 2):
+        best = (LENGTHS[numbers[i]] + LENGTHS[numbers[j]]) / 2
+        total += (1 - np.exp(-2 * (np.linalg.norm(x[i] - x[j]) - best))) ** 2 - 1
+    return total
+
+
+def site_of(numbers) -> Site:
+    """A plane of 15 x 15 voxels for carbon and oxygen."""
+    n = len(numbers)
+    plane = Plane(np.diag([4.2, 4.2]), 0.0, np.array([-2.1, -2.1]))
+    bonds = np.array([LENGTHS[z] for z in numbers])
+    system = System(np.array(numbers), bonds, np.zeros(n, bool), np.zeros((3, 3)), region=plane, limits=(0.6, 1.4))
+    with jax.enable_x64(False):
+        return Site.of(system, grid_of(system, 0.3), (6, 8))
+
+
+def agent_of(seed: int) -> Agent:
+    network = VoxelNetwork.random(np.random.default_rng(seed), 2, 2, kernel=3, dilation=2, hidden=3)
+    return Agent(network, Gaussian(0.3), (6, 8))
+
+
+_empty = eqx.filter_jit(building.empty)
+
+
+def begun(site: Site):
+    with jax.enable_x64(False):
+        return _empty(as_leaves(site, np.float32), 1)
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("uniform", "greedy")]
+
+
+@pytest.mark.parametrize("completion", ["far-away", *SLOW])
+def test_builds_are_looked_ahead(completion):
+    """They are whole, keep the limits, cost no compilation after the first, and lie below what the agent alone builds."""
+    numbers = [6, 6, 8]
+    site, search = site_of(numbers), TreeSearch(iterations=20, mixing=1.0, completion=completion, together=4)
+    bonds = np.array([LENGTHS[z] for z in numbers])
+    gains = []
+    for seed in range(2):
+        evaluator = Lookahead(agent_of(seed), site, PAIRS, search, -3.0, 3.0)
+        build, whole = built_ahead(np.random.default_rng(seed), search, evaluator, begun(site))
+        assert whole
+        x, order = np.asarray(build.positions[0], float), np.asarray(build.order[0])
+        assert sorted(order) == [0, 1, 2]
+        ratio = np.linalg.norm(x[:, None] - x[None], axis=-1) / ((bonds[:, None] + bonds) / 2)
+        assert ratio[~np.eye(3, dtype=bool)].min() >= 0.6 - 1e-5
+        assert np.sort(ratio, 1)[:, 1].max() <= 1.4 + 1e-5
+        alone, _ = built_ahead(np.random.default_rng(seed), TreeSearch(iterations=0, together=4), evaluator, begun(site))
+        gains.append(by_hand(np.asarray(alone.positions[0], float), numbers) - by_hand(x, numbers))
+        if seed == 0:
+            compiled = (lookahead._looked._cached._cache_size(), lookahead._mean._cached._cache_size())
+    assert (lookahead._looked._cached._cache_size(), lookahead._mean._cached._cache_size()) == compiled
+    assert min(gains) >= 0
+    assert max(gains) > 0.3
+
+
+def test_energies_of_unfinished_builds_are_those_of_the_atoms_there():
+    """After any placements, in a batch with others that have more or fewer of them."""
+    numbers, site, search = [6, 6, 8], site_of([6, 6, 8]), TreeSearch(together=4)
+    evaluator = Lookahead(agent_of(0), site, PAIRS, search, -3.0, 3.0)
+    node, waiting, checked = evaluator.root(begun(site)), [], 0
+    search.choose(np.random.default_rng(0), node, evaluator)
+    waiting.append(node)
+    while waiting:
+        node = waiting.pop()
+        waiting += [child for child in node.children if child is not None and child.actions is not None]
+        build = node.state.after[0]
+        there = np.flatnonzero(build.there)
+        assert node.energy == pytest.approx(by_hand(build.positions[there], [numbers[k] for k in there]), abs=1e-5)
+        assert node.done == (len(there) == 3)
+        checked += 1
+    assert checked > 20
+
+
+def test_peaks_are_those_of_a_maximum_filter():
+    """With one axis periodic and the other not, -inf where nothing is allowed."""
+    q = np.random.default_rng(0).normal(size=(2, 2, 12, 9, 1)).astype(np.float32)
+    q[:, :, 3:5, 2:6] = -np.inf
+    grid = Grid(np.zeros(3), np.eye(3), np.ones(108, bool), (12, 9, 1), (True, False, False))
+    filtered = q
+    for axis, mode in ((2, "wrap"), (3, "nearest")):
+        filtered = maximum_filter1d(filtered, 3, axis, mode=mode)
+    peaks = lookahead.peaks_of(jnp.asarray(q.reshape(2, 2, -1)), grid)
+    np.testing.assert_array_equal(peaks, ((q == filtered) & np.isfinite(q)).reshape(2, 2, -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("surrogate", [GaussianProcess(), LocalGaussianProcess(inducing=20)])
+def test_hidden_atoms_are_as_good_as_far_away(surrogate):
+    """On fitted models: atoms that are not there yet have the energy of atoms far from all others, or the mean of all atoms."""
+    rng = np.random.default_rng(0)
+    numbers = np.array([6, 6, 8])
+    corners = np.array([[0, 0, 0], [1.4, 0, 0], [0.7, 1.2, 0]])
+    x = corners + 0.1 * rng.normal(size=(20, 3, 3))
+    energy = np.array([by_hand(each, numbers) for each in x])
+    data = Dataset(x, np.zeros((20, 3, 3)), energy, np.full(x.shape, np.nan), np.ones(20, bool), numbers)
+    posterior = surrogate.fit(None, data)
+    with jax.enable_x64(True):
+        model = as_leaves(posterior, np.float64)
+        hidden = np.where(np.arange(3) < 2, numbers, -1)[:, None]
+        got = float(lookahead._mean(model, corners[..., None], hidden, numbers, None)[0])
+        if isinstance(surrogate, GaussianProcess):
+            away = corners + np.array([[0, 0, 0], [0, 0, 0], [1e3, 0, 0]])
+            assert got == pytest.approx(float(model.mean_std(away[..., None], numbers[:, None])[0][0]), abs=1e-8)
+        else:
+            pair = model.mean_std(corners[:2, :, None], numbers[:2, None])[0][0]
+            assert got == pytest.approx(float(pair + model.mean), abs=1e-8)

@@ -130,7 +130,7 @@ class TreeSearch(eqx.Module):
         The tree below `node` grows by `iterations` evaluations and visits; `follow` keeps what belongs to the choice.
         """
         if node.actions is None:
-            self._look(rng, [node], evaluator)
+            self.look(rng, [node], evaluator)
         actions = node.actions
         assert actions is not None
         if not len(actions.kinds):
@@ -211,7 +211,7 @@ class TreeSearch(eqx.Module):
             if leaf.actions is None:
                 fresh.append(leaf)
         if fresh:
-            self._look(rng, fresh, evaluator)
+            self.look(rng, fresh, evaluator)
         for path, leaf in ways:
             for node, action in path:
                 if leaf.energy < node.lowest[action]:
@@ -234,7 +234,7 @@ class TreeSearch(eqx.Module):
             node = node.child(action, evaluator)
         return path, node
 
-    def _look(self, rng, nodes: list[Node], evaluator: Evaluator) -> None:
+    def look(self, rng: np.random.Generator, nodes: list[Node], evaluator: Evaluator) -> None:
         """Energies and actions of nodes."""
         views = evaluator.look([n.state for n in nodes])
         for node, energy, maps, peaks, done in zip(nodes, *views, strict=True):

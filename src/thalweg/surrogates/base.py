@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from thalweg.potentials.base import Potential
 from thalweg.system import System
@@ -32,6 +33,13 @@ class Posterior(Potential):
     @abc.abstractmethod
     def mean_std(self, positions, numbers, space=None) -> tuple[Array, Array]:
         """Mean and standard deviation of the energy, both (*lanes), lanes last as in `Potential.lanes`."""
+
+    def unseen(self, count) -> Array:
+        """What to add to the mean for `count` atoms (*lanes) of the composition with padding in their place.
+
+        By default nothing: a model of whole structures has one mean, however many atoms it is shown.
+        """
+        return jnp.zeros(jnp.shape(count))
 
 
 class Surrogate(eqx.Module):

@@ -89,6 +89,9 @@ class LocalPosterior(StructurePosterior):
         spread = jnp.maximum(own - seen @ seen, 0) + ((self.narrow @ seen) ** 2).sum()
         return mean + self.mean * structure.mask.sum(), jnp.sqrt(self.amplitude * spread)
 
+    def unseen(self, count) -> Array:
+        return self.mean * count
+
 
 class Rows(NamedTuple):
     """Observations of structures: design (structures, 1 + 3 atoms, inducing rows), targets and noise (structures, ...)."""
