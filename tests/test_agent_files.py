@@ -219,6 +219,10 @@ def test_a_run_begins_with_an_agent_and_leaves_one(tmp_path, monkeypatch, capsys
     assert resolved["search"]["agent"] == pinned("a.json")
     assert told("one") == 3
     assert load_agent("one/agent.json")[1]["about"] == {"episodes": 312 + 3}
+    # The report shows the picture as an image: nothing in it runs.
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert base64.b64encode((tmp_path / "one" / "q-maps.svg").read_bytes()).decode() in page
+    assert "alert(1)" not in page
     assert cli.main(["resume", "one", "--relaxations", "5", "-q"]) == 0
     assert load_agent("one/agent.json")[1]["about"] == {"episodes": 312 + told("one")}
     capsys.readouterr()

@@ -57,13 +57,12 @@ def panels(text):
 def test_voxels_atoms_and_the_choice_are_in_their_places():
     rng = np.random.default_rng(0)
     maps = np.where(rng.uniform(size=(2, 144)) < 0.2, -np.inf, rng.normal(size=(2, 144)))
-    maps[0] = -np.inf  # none of the first species are left
+    maps[0] = -np.inf  # of the template alone: it has no maps
     voxel = int(maps[1].argmax())
     at = np.asarray(SKEW.position(voxel))
     inside = at - 8 * np.asarray(SKEW.steps)[0]  # the same place by way of the next cell
     step = Step(np.stack([inside]), np.array([1]), maps, voxel, 1)
-    (first, _, _), (pixels, matrix, circles) = panels(q_maps(SimpleNamespace(species=SPECIES), SKEW, SYSTEM, [step]))
-    assert first is None
+    ((pixels, matrix, circles),) = panels(q_maps(SimpleNamespace(species=SPECIES), SKEW, SYSTEM, [step]))
     highest = maps[1].reshape(8, 6, 3).max(2).T
     np.testing.assert_array_equal(pixels[..., 3] == 255, np.isfinite(highest))
     # Lighter is higher: in the order of brightness, up to the shades between which nothing is said.

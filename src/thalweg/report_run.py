@@ -13,6 +13,8 @@ from thalweg.report import Confidence, Minimum, Move, Progress, ReportData, writ
 from thalweg.store import Store
 
 REPORT = "report.html"
+#: What a search with an agent leaves beside its structures (`thalweg.search.base.ModelSearch.products`).
+MAPS = "q-maps.svg"
 #: How many of the lowest minima go into a report.
 MINIMA = 100
 #: Steps of a relaxation from which on its end is called a minimum.
@@ -68,8 +70,17 @@ def report_data(store: Store) -> ReportData:
         stop_reason=str(meta.get("reason", "")),
         versions=meta.get("versions", {}),
         relaxed=relaxed(tables),
+        agent_maps=_picture(store),
         n_distinct=store.n_minima,
     )
+
+
+def _picture(store: Store) -> str:
+    """What the run's agent expects of placements, as SVG; empty where there is no agent."""
+    path = store.folder / MAPS
+    if MAPS not in store.meta.get("products", ()) or not path.is_file():
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _traced(rows: list[dict]) -> list[dict]:

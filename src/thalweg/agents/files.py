@@ -47,7 +47,7 @@ def agent_text(agent: Agent, spacing: float, dimensions: int, about: Mapping) ->
         "spacing": float(spacing),
         "representation": {"class": type(seen).__name__, **{f: _plain(getattr(seen, f)) for f in plain}},
         "network": {"kernel": net.kernel, "dilation": net.dilation, "dimensions": net.dimensions},
-        "about": dict(about),
+        "about": {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in about.items()},
         "arrays": {k: _packed(a) for k, a in arrays.items()},
     }
     return json.dumps(document, indent=1) + "\n"

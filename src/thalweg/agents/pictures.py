@@ -72,10 +72,11 @@ def q_maps(agent: Agent, grid: Grid, system: System, steps: Sequence[Step]) -> s
 
     In three dimensions a map shows the highest value along the last axis of the grid. All maps have one scale of colours.
     """
-    shown = _spread(len(steps), max(MAPS // len(agent.species), 1))
+    # Species of the template alone have nothing to show.
+    names = {s: _symbol(z) for s, z in enumerate(agent.species) if any(np.isfinite(step.maps[s]).any() for step in steps)}
+    shown = _spread(len(steps), max(MAPS // max(len(names), 1), 1))
     frame = _Frame(grid, _window(grid, [steps[k] for k in shown]))
     low, high = _range([steps[k].maps for k in shown])
-    names = [_symbol(z) for z in agent.species]
     across = len(names) * (frame.width + 6) + 14
     columns = max(int(WIDTH // across), 1)
     height, parts = frame.height + 40, []
@@ -85,8 +86,8 @@ def q_maps(agent: Agent, grid: Grid, system: System, steps: Sequence[Step]) -> s
         below += f'<g id="atoms-{k}">{atoms}</g>'
         x, y = (place % columns) * across + 4, (place // columns) * height + 62
         parts.append(_text(x, y + 12, f"{k + 1}. {names[steps[k].kind]}", weight=600))
-        for s, name in enumerate(names):
-            parts.append(_panel(frame, steps[k], k, s, name, (x + s * (frame.width + 6), y + 18), (low, high)))
+        for column, s in enumerate(names):
+            parts.append(_panel(frame, steps[k], k, s, names[s], (x + column * (frame.width + 6), y + 18), (low, high)))
     width = max(min(columns, len(shown)) * across, 520)
     bottom = 62 + -(-len(shown) // columns) * height
     some = "" if len(shown) == len(steps) else f"; {len(shown)} of {len(steps)} placements"

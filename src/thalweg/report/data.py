@@ -96,6 +96,7 @@ class ReportData:
     stop_reason: str = ""  # one sentence
     versions: Mapping[str, str] = field(default_factory=dict)  # thalweg, jax, numpy, python, platform
     relaxed: bool = True  # False where searches spend too few steps on structures to call them minima
+    agent_maps: str = ""  # SVG: what an agent expected of every placement as it built (`thalweg.agents.pictures`)
     n_distinct: int | None = None  # distinct minima of the whole run, where `minima` holds only the lowest
 
     @property

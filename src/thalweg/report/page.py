@@ -51,6 +51,7 @@ def render(data: ReportData) -> str:
         sections.progress(data),
         sections.minima_table(data, minima),
         sections.moves(data),
+        sections.agent(data),
         sections.confidence(data),
         sections.reproduce(data),
     )

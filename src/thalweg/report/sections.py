@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
@@ -276,6 +277,20 @@ def _move_row(m: Move, accepted: bool, most: float) -> str:
         f"<tr><td class='text'>{esc(m.name)}</td><td>{count(m.trials)}</td>{middle}<td>{count(m.gained)}</td>"
         f"<td>{percent(share)}</td><td>{number(m.evaluations_per_trial, 1)}</td>{weight}</tr>"
     )
+
+
+def agent(data: ReportData) -> str:
+    """What an agent expects of placements; as an image, in which nothing can run."""
+    if not data.agent_maps:
+        return ""
+    address = "data:image/svg+xml;base64," + base64.b64encode(data.agent_maps.encode()).decode()
+    words = "Maps of what the agent expects of an atom of each species on every place it may be put, one row for each placement"
+    note = (
+        "A build in which every atom goes where the agent, at the end of the run, expects most of it: 1 is the lowest energy "
+        "that it has seen, -1 what is worth nothing. Circles are atoms, the ring is the place that was chosen."
+    ).replace("-1", "−1")
+    picture = f'<div class="scroll"><img class="maps" alt="{words}" src="{address}"></div>'
+    return section("agent", "What the agent learned", f'<div class="card">{picture}<p class="hint">{note}</p></div>')
 
 
 def confidence(data: ReportData) -> str:
