@@ -69,7 +69,8 @@ class Asla(ModelSearch):
     every placement of one candidate of each episode. An energy `reward_range` above the lowest one is worth as little as a
     failure. `agent` is the file of one that learned elsewhere.
 
-    `spacing` of the grid in Å; each episode trains on `updates` batches with Adam at `learning_rate`.
+    `spacing` of the grid in Å; each episode trains on `updates` batches with Adam at `learning_rate`. The model may lack the
+    newest evaluations, up to a share `lag` of all.
     """
 
     hosted: ClassVar[dict] = {"max_steps": 1}
@@ -100,6 +101,7 @@ class Asla(ModelSearch):
     reward_range: float = 10.0
     apart: float = 0.01
     refit: float = 1.2
+    lag: float = 0.03
     energy_scale: float = 1.0
 
     def __check_init__(self):
@@ -261,21 +263,26 @@ class Asla(ModelSearch):
         blank = np.zeros((self.reuse, *x.shape[1:2], 4))
         blank[..., 3] = -2
         if self.surrogate is None or int(memory.known.sum()) < self.n_initial:
-            k = self._unseen(rng, shared.replay, site, x, order)
-            return self._snapped(site, x[k], order[k]), origin[k], _noted(order[k], blank)
+            return self._as_built(rng, shared.replay, site, (x, order, origin), blank, waiting)
+        built = (x, order, origin)
         kept = shared.left[(shared.left[..., 3] > -2).any(1)]
         if len(kept):
             x, order = np.concatenate([x, kept[..., :3]]), np.concatenate([order, kept[..., 3].astype(np.int32)])
             origin = np.concatenate([origin, np.full(len(kept), 3)])
-        x, values = self._valued(x, memory, site.system, waiting)
+        x, values = self._valued(x, order, memory, site, waiting)
         best = np.argsort(values, kind="stable")
-        if not np.isfinite(values[best[0]]):  # all were looked at: one that was built and is as good as any
-            best = np.concatenate([[int(rng.integers(len(x)))], best])
-        others = [k for k in best[1 : 1 + self.reuse] if np.isfinite(values[k]) and k != best[0]]
+        if not np.isfinite(values[best[0]]):  # the model leads all of them to what was looked at, or into each other
+            return self._as_built(rng, shared.replay, site, built, blank, waiting)
+        first, others = best[0], [k for k in best[1 : 1 + self.reuse] if np.isfinite(values[k])]
         for row, k in enumerate(others):
             blank[row] = np.concatenate([x[k], order[k][:, None]], 1)
-        first = best[0]
-        return self._snapped(site, x[first], order[first]), origin[first], _noted(order[first], blank)
+        return x[first], origin[first], _noted(order[first], blank)
+
+    def _as_built(self, rng: np.random.Generator, replay: Replay, site: Site, built, blank, waiting: list[np.ndarray]):
+        """A proposal that no model has touched, from positions, orders and origins of what was built."""
+        x, order, origin = built
+        k = self._unseen(rng, replay, site, x, order, waiting)
+        return x[k], origin[k], _noted(order[k], blank)
 
     def _candidates(self, key, rng: np.random.Generator, shared: Learned, site: Site):
         """Positions (n, atoms, 3), orders (n, atoms) and origins (n,) of what the agent builds; n is at least 1."""
@@ -321,19 +328,21 @@ class Asla(ModelSearch):
         order[kept] = np.arange(len(kept))
         return x.astype(np.float32), searched & ~out, order
 
-    def _unseen(self, rng: np.random.Generator, replay: Replay, site: Site, x: np.ndarray, order: np.ndarray) -> int:
-        """The first candidate that was not an episode before; any, if all were."""
+    def _unseen(self, rng: np.random.Generator, replay: Replay, site: Site, x, order, waiting: list[np.ndarray]) -> int:
+        """The first candidate that was not an episode before and is not being evaluated; any, if there is none."""
         for k in range(len(x)):
             with jax.enable_x64(False):
                 _, voxels, _ = building.seated(site, x[k], order[k])
-            if not replay.knows(voxels, order[k], np.asarray(site.kinds)):
+            waits = any(np.abs(x[k] - other).max() < 1e-4 for other in waiting)
+            if not waits and not replay.knows(voxels, order[k], np.asarray(site.kinds)):
                 return k
         return int(rng.integers(len(x)))
 
-    def _valued(self, x: np.ndarray, memory: Memory, system: System, waiting: list[np.ndarray]):
+    def _valued(self, x: np.ndarray, order: np.ndarray, memory: Memory, site: Site, waiting: list[np.ndarray]):
         """Candidates relaxed on the model, and values of the acquisition; inf for what was looked at or is too dense."""
         assert self.surrogate is not None
-        posterior = model_of(memory, self.surrogate, system, self.energy_scale)
+        system = site.system
+        posterior = model_of(memory, self.surrogate, system, self.energy_scale, self.lag)
         low = lowest(memory)
         seen = seen_by(memory, low, waiting, system)
         cells = np.broadcast_to(np.asarray(system.cell, float), (len(x), 3, 3))
@@ -343,6 +352,9 @@ class Asla(ModelSearch):
             padded, system.numbers, np.broadcast_to(cells[0], (len(padded), 3, 3)), system.fixed, system.pbc
         )
         relaxed, narrow = relax_on(posterior, made, system, self.steps, self.energy_scale)
+        if self.snap:
+            orders = np.concatenate([order, np.repeat(order[:1], len(padded) - len(order), 0)])
+            relaxed, narrow = settled(np.stack([_snapped(site, *row) for row in zip(relaxed, orders, strict=True)]), system)
         own = described(relaxed, system)
         mean, std = predicted(posterior, relaxed, system)
         std = unsettled(own, std, seen)
@@ -351,15 +363,13 @@ class Asla(ModelSearch):
         fine = np.isfinite(values) & ~again & (narrow >= NARROW * system.limits[0])
         return relaxed[: len(x)], np.where(fine, values, np.inf)[: len(x)]
 
-    def _snapped(self, site: Site, x: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Positions (atoms, 3) to evaluate: on voxels where `snap` says so and each atom has one of its own."""
-        if not self.snap:
-            return x
-        with jax.enable_x64(False):
-            _, voxels, fine = building.seated(site, x, order)
-            there = np.asarray(site.grid.position(np.maximum(voxels, 0)), float)
-        x = np.where((order >= 0)[:, None], there, x) if fine else x
-        return settled(x[None], site.system)[0][0]
+
+def _snapped(site: Site, x: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Positions (atoms, 3) on voxels, where each atom has one of its own."""
+    with jax.enable_x64(False):
+        _, voxels, fine = building.seated(site, x, order)
+        there = np.asarray(site.grid.position(np.maximum(voxels, 0)), float)
+    return np.where((order >= 0)[:, None], there, x) if fine else x
 
 
 def _noted(order: np.ndarray, left: np.ndarray) -> np.ndarray:

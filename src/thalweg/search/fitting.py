@@ -24,15 +24,24 @@ _MODELS: OrderedDict[str, Posterior] = OrderedDict()
 KEPT = 8
 
 
-def model_of(memory: Memory, surrogate: Surrogate, system: System, energy_scale: float = 1.0) -> Posterior:
+def model_of(memory: Memory, surrogate: Surrogate, system: System, energy_scale: float = 1.0, lag: float = 0.0) -> Posterior:
     """The posterior of a memory: a function of its arrays alone, so that a resumed run has the same one.
 
-    Hyper-parameters are those of the first `memory.fitted` rows. `energy_scale` is the energy of a bond in model systems.
+    Hyper-parameters are those of the first `memory.fitted` rows. `energy_scale` is the energy of a bond in model systems. The
+    newest rows, up to a share `lag` of those before them, may be left out: then it is made anew less often.
     """
     surrogate = surrogate.suited(system, 1.0 if real(system) else energy_scale)
-    rows, fitted = int(memory.rows), int(memory.fitted)
+    rows, fitted = lagging(int(memory.rows), lag, int(memory.fitted)), int(memory.fitted)
     first = _fitted(memory, surrogate, fitted, None, system) if 0 < fitted <= rows else None
     return first if first is not None and fitted == rows else _fitted(memory, surrogate, rows, first, system)
+
+
+def lagging(rows: int, lag: float, since: int = 0) -> int:
+    """The largest of a series of numbers up to `rows`, each by a share `lag` larger than the one before, from `since` on."""
+    at = max(since, 1)
+    while at + max(int(lag * at), 1) <= rows:
+        at += max(int(lag * at), 1)
+    return min(at, rows)
 
 
 def due(memory: Memory, refit: float) -> Memory:
