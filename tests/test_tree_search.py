@@ -15,7 +15,7 @@ from thalweg.agents.building import Site
 from thalweg.agents.grid import Grid, grid_of
 from thalweg.agents.images import Gaussian
 from thalweg.agents.lookahead import Lookahead, built_ahead
-from thalweg.agents.tree_search import Evaluator, Node, TreeSearch, Views
+from thalweg.agents.tree_search import Evaluator, Node, TreeSearch, Views, backed_up, scores
 from thalweg.leaves import as_leaves
 from thalweg.networks.voxel import VoxelNetwork
 from thalweg.region import Plane
@@ -108,17 +108,17 @@ def test_energies_go_up_the_tree_as_minima():
 
 def test_scores_by_hand():
     """An action that was visited has half its reward; another what the agent expects, and its prior says how curious it is."""
-    game, search, node = Game(0), TreeSearch(exploration=2.0, mixing=0.5, temperature=0.5), Node(())
+    game, search, node = Game(0), TreeSearch(temperature=0.5), Node(())
     actions = search.considered(np.random.default_rng(0), game.look([()]).maps[0], np.ones((1, VOXELS), bool), game)
     node.expand(actions, 0.0)
     expected = game.expected[()][actions.voxels]
     np.testing.assert_allclose(actions.priors, np.exp(expected / 0.5) / np.exp(expected / 0.5).sum(), rtol=1e-6)
-    np.testing.assert_allclose(search.scores(node), expected + 2 * actions.priors)
-    search._back_up(node, 0, game.best + 0.5, game)  # its reward is .5
+    np.testing.assert_allclose(scores(node, 2.0), expected + 2 * actions.priors)
+    backed_up(node, 0, game.best + 0.5, 0.5, game)  # its reward is .5
     node.visits[0] = 4
     by_hand = expected + 2 * actions.priors * 2
     by_hand[0] = 0.5 * 0.5 + 0.5 * expected[0] + 2 * actions.priors[0] * 2 / 5
-    np.testing.assert_allclose(search.scores(node), by_hand)
+    np.testing.assert_allclose(scores(node, 2.0), by_hand)
 
 
 class Line(Game):

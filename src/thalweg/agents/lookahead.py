@@ -68,7 +68,7 @@ class Lookahead(Evaluator):
         return Views(self._energies(after, done)[:n], maps[:n], peaks[:n], done[:n])
 
     def reward(self, energy: float) -> float:
-        return float(np.clip(1 - 2 * (energy - self.lowest) / self.scale, -1, 1))
+        return max(-1.0, min(1.0, 1 - 2 * (energy - self.lowest) / self.scale))
 
     def place(self, state: Held, kind: int, voxel: int) -> Held:
         return Held(state.after, kind, voxel, [])
@@ -149,11 +149,13 @@ def _mean(model: Posterior, positions, numbers, all_numbers, space):
 def _distances(grid: Grid, points: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Squared distances (voxels,) of points from one of them, nearest images; on the host."""
     if not any(grid.periodic):
-        return ((points - point) ** 2).sum(1)
+        d = points - point
+        return np.einsum("ij,ij->i", d, d)
     cell = np.asarray(grid.steps) * np.asarray(grid.shape)[:, None]
     d = (points - point) @ np.linalg.inv(cell)
     d -= np.where(grid.periodic, np.round(d), 0)
-    return ((d @ cell) ** 2).sum(1)
+    d = d @ cell
+    return np.einsum("ij,ij->i", d, d)
 
 
 def _stacked(builds: list[Build], rows: int) -> Build:

@@ -150,12 +150,6 @@ class TreeSearch(eqx.Module):
                 return node.child(int(k), evaluator)
         return Node(evaluator.place(node.state, kind, voxel))
 
-    def scores(self, node: Node) -> np.ndarray:
-        """Which action goes down the tree: that of the largest score (actions,)."""
-        assert node.actions is not None
-        curious = np.sqrt(max(1, node.visits.sum())) / (1 + node.visits)
-        return node.values + self.exploration * node.actions.priors * curious
-
     def considered(self, rng: np.random.Generator, values, peaks, evaluator: Evaluator) -> Actions:
         """The actions of a state from its maps and where they peak, both (species, voxels)."""
         values = np.asarray(values, float)
@@ -185,8 +179,10 @@ class TreeSearch(eqx.Module):
         # Where the agent sees nothing its values are equal: without noise the first voxels would always win.
         left = np.where(peaks, values + 1e-9 * rng.random(values.shape), -np.inf)
         tops, near = [], []
-        while len(tops) < self.actions and np.isfinite(left.max()):
-            kind, voxel = (int(k) for k in np.unravel_index(int(left.argmax()), left.shape))
+        for _ in range(self.actions):
+            kind, voxel = divmod(int(left.argmax()), left.shape[1])
+            if left[kind, voxel] == -np.inf:
+                break
             d2 = evaluator.squared_distances(voxel, values.shape[1])
             left[kind, d2 < (2 * self.spread) ** 2] = -np.inf
             left[kind, voxel] = -np.inf
@@ -196,16 +192,17 @@ class TreeSearch(eqx.Module):
 
     def _round(self, rng, root: Node, evaluator: Evaluator, most: int) -> int:
         """Go down the tree up to `most` times, evaluate what was reached together, and take the energies up."""
+        exploration, mixing = float(self.exploration), float(self.mixing)
         ways: list[tuple[Path, Node]] = []
         fresh: list[Node] = []
         while len(ways) < most:
-            path, leaf = self._descend(root, evaluator)
+            path, leaf = _descended(root, exploration, evaluator)
             if any(leaf is other for other in fresh):
                 break  # it waits for the energy of this one
             for node, action in path:
                 if not node.visits[action]:
                     # Until its energy is there it counts as a bad one, so that the next goes elsewhere.
-                    self._back_up(node, action, np.inf, evaluator)
+                    backed_up(node, action, np.inf, mixing, evaluator)
                 node.visits[action] += 1
             ways.append((path, leaf))
             if leaf.actions is None:
@@ -215,24 +212,10 @@ class TreeSearch(eqx.Module):
         for path, leaf in ways:
             for node, action in path:
                 if leaf.energy < node.lowest[action]:
-                    self._back_up(node, action, leaf.energy, evaluator)
+                    backed_up(node, action, leaf.energy, mixing, evaluator)
             if leaf.stuck:
                 _closed(path)
         return len(ways)
-
-    def _back_up(self, node: Node, action: int, energy: float, evaluator: Evaluator) -> None:
-        assert node.actions is not None
-        node.lowest[action] = energy
-        node.values[action] = self.mixing * evaluator.reward(energy) + (1 - self.mixing) * node.actions.values[action]
-
-    def _descend(self, root: Node, evaluator: Evaluator) -> tuple[Path, Node]:
-        """The way to a state that was not looked at or from which nothing follows."""
-        node, path = root, []
-        while node.actions is not None and not node.done and not node.stuck:
-            action = int(self.scores(node).argmax())
-            path.append((node, action))
-            node = node.child(action, evaluator)
-        return path, node
 
     def look(self, rng: np.random.Generator, nodes: list[Node], evaluator: Evaluator) -> None:
         """Energies and actions of nodes."""
@@ -241,6 +224,33 @@ class TreeSearch(eqx.Module):
             node.expand(NOTHING if done else self.considered(rng, maps, peaks, evaluator), energy, bool(done))
             if node.stuck:
                 node.energy = np.inf
+
+
+# Functions, not methods: those of an Equinox module cost more than what they do here, thousands of times in an episode.
+
+
+def scores(node: Node, exploration: float) -> np.ndarray:
+    """Which action goes down the tree: that of the largest score (actions,)."""
+    assert node.actions is not None
+    visits = node.visits
+    return node.values + exploration * np.sqrt(max(1, visits.sum())) * node.actions.priors / (1 + visits)
+
+
+def backed_up(node: Node, action: int, energy: float, mixing: float, evaluator: Evaluator) -> None:
+    """Take a new lowest energy below an action."""
+    assert node.actions is not None
+    node.lowest[action] = energy
+    node.values[action] = mixing * evaluator.reward(energy) + (1 - mixing) * node.actions.values[action]
+
+
+def _descended(root: Node, exploration: float, evaluator: Evaluator) -> tuple[Path, Node]:
+    """The way to a state that was not looked at or from which nothing follows."""
+    node, path = root, []
+    while node.actions is not None and not node.done and not node.stuck:
+        action = int(scores(node, exploration).argmax())
+        path.append((node, action))
+        node = node.child(action, evaluator)
+    return path, node
 
 
 def _closed(path: Path) -> None:
