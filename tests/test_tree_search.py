@@ -16,6 +16,7 @@ from thalweg.agents.grid import Grid, grid_of
 from thalweg.agents.images import Gaussian
 from thalweg.agents.lookahead import Lookahead, built_ahead
 from thalweg.agents.tree_search import Evaluator, Node, TreeSearch, Views, backed_up, scores
+from thalweg.errors import InputError
 from thalweg.leaves import as_leaves
 from thalweg.networks.voxel import VoxelNetwork
 from thalweg.region import Plane
@@ -157,6 +158,14 @@ def test_a_build_that_cannot_go_on_is_hopeless():
     nowhere = Game(1)
     nowhere.expected = {way: q for way, q in nowhere.expected.items() if len(way) < 2}
     assert TreeSearch(iterations=50).choose(np.random.default_rng(0), Node(()), nowhere) is None
+
+
+def test_settings_that_mean_nothing_are_refused():
+    """In one line, with what is possible."""
+    with pytest.raises(InputError, match="'far-off'; it is one of far-away, uniform, greedy"):
+        TreeSearch(completion="far-off")
+    with pytest.raises(InputError, match="mixing of the tree is 2; it is a share"):
+        TreeSearch(mixing=2.0)
 
 
 # --- builds

@@ -17,12 +17,11 @@ from thalweg.agents.building import Build, Site
 from thalweg.agents.grid import Grid
 from thalweg.agents.policy import Greedy, Policy, Uniform
 from thalweg.agents.tree_search import Evaluator, Node, TreeSearch, Views
-from thalweg.errors import InputError
 from thalweg.leaves import as_leaves
 from thalweg.surrogates.base import Posterior
 
-#: What becomes of an unfinished build: None where its energy is that of the atoms there.
-COMPLETIONS: dict[str, Policy | None] = {"far-away": None, "uniform": Uniform(), "greedy": Greedy()}
+#: Who goes on with an unfinished build: None where its energy is that of the atoms there.
+POLICIES: dict[str, Policy | None] = {"far-away": None, "uniform": Uniform(), "greedy": Greedy()}
 
 
 class Held(NamedTuple):
@@ -44,17 +43,16 @@ class Lookahead(Evaluator):
     """
 
     def __init__(self, agent: Agent, site: Site, posterior: Posterior, search: TreeSearch, lowest: float, scale: float):
-        if search.completion not in COMPLETIONS:
-            raise InputError(f"completion of the tree is {search.completion!r}; it is one of {', '.join(COMPLETIONS)}")
         self.rows, self.lowest, self.scale = search.together, float(lowest), float(scale)
-        self.completion = COMPLETIONS[search.completion]
+        self.completion = POLICIES[search.completion]
         system = site.system
         space = posterior.space(np.asarray(system.cell, np.float64), system.pbc)
         self.agent, self.site = as_leaves((agent, site), np.float32)
         self.model, self.space = as_leaves((posterior, space), np.float64)
         self.numbers = np.asarray(system.numbers)
         self.points = np.asarray(site.grid.points())
-        self.keys = 0
+        self.keys = 0  # random completions made
+        self.seed = 0
 
     def look(self, states: list[Held]) -> Views:
         with jax.enable_x64(False):
@@ -87,7 +85,7 @@ class Lookahead(Evaluator):
         if self.completion is not None and not done.all():
             self.keys += 1
             with jax.enable_x64(False):
-                key = jr.key(self.keys)
+                key = jr.fold_in(jr.key(self.seed), self.keys)
                 agent = self.agent if self.completion.reads_values else None
                 build, fine = building.built(key, agent, self.site, self.completion, build)
         with jax.enable_x64(True):
@@ -102,7 +100,7 @@ def built_ahead(rng: np.random.Generator, search: TreeSearch, evaluator: Lookahe
 
     The tree is kept from one placement to the next.
     """
-    node = evaluator.root(start, row)
+    evaluator.seed, node = int(rng.integers(2**31)), evaluator.root(start, row)
     while (action := search.choose(rng, node, evaluator)) is not None:
         node = search.follow(node, *action, evaluator)
         if node.actions is None:  # it was never visited

@@ -11,6 +11,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
+from thalweg.errors import InputError
+
+#: What becomes of an unfinished build.
+COMPLETIONS = ("far-away", "uniform", "greedy")
+
 
 class Views(NamedTuple):
     """What an evaluator says of states."""
@@ -123,6 +128,18 @@ class TreeSearch(eqx.Module):
     completion: str = eqx.field(static=True, default="far-away")
     first_episode: int = eqx.field(static=True, default=100)
     together: int = eqx.field(static=True, default=5)
+
+    def __check_init__(self):
+        if self.completion not in COMPLETIONS:
+            raise InputError(f"completion of the tree is {self.completion!r}; it is one of {', '.join(COMPLETIONS)}")
+        for name, least in (("iterations", 0), ("actions", 1), ("together", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} of the tree is {getattr(self, name)}; it must be at least {least}")
+        for name in ("spread", "temperature"):
+            if isinstance(getattr(self, name), int | float) and not getattr(self, name) > 0:
+                raise InputError(f"{name} of the tree is {getattr(self, name):g}; it must be positive")
+        if isinstance(self.mixing, int | float) and not 0 <= self.mixing <= 1:
+            raise InputError(f"mixing of the tree is {self.mixing:g}; it is a share, between 0 and 1")
 
     def choose(self, rng: np.random.Generator, node: Node, evaluator: Evaluator) -> tuple[int, int] | None:
         """(kind, voxel) of the placement to make; None where no placement is allowed, or all that were considered lead nowhere.
