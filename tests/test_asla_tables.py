@@ -133,11 +133,30 @@ def test_the_first_success_is_the_last_point_of_an_episode():
     assert (watch.first, watch.episodes, watch.failed) == (3, 3, 1)
 
 
+@pytest.mark.slow
 def test_every_problem_resolves_as_its_grid_says():
     for name, of in PROBLEMS.items():
         system = of.resolved({"kind": "gofee"}).system
         assert system.region is not None, name
         assert len(np.asarray(system.numbers)) == len(of.template() if of.template else ()) + int(system.searched.sum())
+
+
+def test_cells_are_those_of_the_tables():
+    """Every method of every table is an input that its system takes."""
+    for table in asla.TABLES:
+        for system in table.systems:
+            assert {"count", "evaluations", "seed", "search"} <= set(table.settings(system, table.methods[0], Options()))
+    elsewhere = asla.EXPERIMENT.table("transfer").settings("surface-2", "transferred", Options(seed=4))["agent"]
+    assert (elsewhere["system"], elsewhere["seed"]) == ("surface", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", [t.name for t in asla.TABLES if t.name != "known"])
+def test_methods_are_inputs(table):
+    of = asla.EXPERIMENT.table(table)
+    for method in of.methods:
+        made = problem(of.systems[0]).resolved(of.settings(of.systems[0], method, Options())["search"])
+        assert made.settings.max_steps == 1
 
 
 @pytest.mark.slow
@@ -149,6 +168,21 @@ def test_known_structures_are_successes_and_their_neighbours_are_not():
             np.asarray(known.structure.positions) * 0.5, known.structure.numbers, known.structure.cell, pbc=known.structure.pbc
         )
         assert not of.reached(squeezed, known.energy + 100.0), name
+
+
+@pytest.mark.slow
+def test_profiles_add_up():
+    table = asla.EXPERIMENT.table("costs")
+    settings = {
+        "table": "costs",
+        "system": "benzene",
+        "method": "asla",
+        **table.settings("benzene", "asla", Options(evaluations=3)),
+    }
+    row = {**settings, **table.measure(settings, lambda text: None)}
+    assert 0 < sum(row["seconds"].values()) <= row["cpu_seconds"] * 1.05
+    (section,) = table.sections([row])
+    assert all(len(line) == len(section.head) for line in section.lines)
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from itertools import groupby
 
 import numpy as np
 
-from thalweg.benchmark.asla_restarts import lowest, restart
+from thalweg.benchmark import asla_costs
+from thalweg.benchmark.asla_restarts import parts, restart
 from thalweg.benchmark.asla_systems import PROBLEMS, problem
 from thalweg.benchmark.experiments import Experiment, Options, Section, Table
 from thalweg.survival import Median, log_rank, median, success_curve
@@ -33,6 +34,46 @@ CONVOLUTIONS = {
     "dilated-3": {**CHOOSING, "kernel": 5, "dilation": 3},
     "uniform": UNIFORM,
 }
+#: How often and how much is rebuilt.
+REBUILDING = {
+    **{k: v for k, v in MOLECULES.items() if k != "asla"},
+    "rebuild": {**CHOOSING, "rebuild": 0.5},
+    "rebuild-always": {**CHOOSING, "rebuild": 1.0},
+    "rebuild-of-5": {**CHOOSING, "rebuild": 0.5, "sampler": {"kind": "kernel-similarity", "count": 5}},
+    "rebuild-2-3": {**CHOOSING, "rebuild": 0.5, "least_removed": 2, "most_removed": 3},
+    "uniform-rebuild": {**UNIFORM, "rebuild": 0.5},
+}
+#: What the network sees, without a model of the energy.
+REPRESENTATIONS = {
+    "one-hot": {**PLAIN, "representation": {"kind": "one-hot"}},
+    **{
+        name: {**PLAIN, "representation": {"kind": "gaussian", **own}}
+        for name, own in {
+            "gaussian-0.2": {"width": 0.2},
+            "gaussian-0.4": {"width": 0.4},
+            "gaussian-0.8": {"width": 0.8},
+            "gaussian-0.4-bias": {"width": 0.4, "bias": 0.1},
+            "gaussian-0.4-negative": {"width": 0.4, "bias": -0.1},
+        }.items()
+    },
+    "automatic": {**PLAIN, "representation": {"kind": "automatic-gaussian"}},
+    "displaced": {**PLAIN, "representation": {"kind": "displaced"}},
+    "circular": {**PLAIN, "representation": {"kind": "circular-harmonics"}},
+    "uniform": {**PLAIN, "policy": {"kind": "uniform"}},
+}
+#: An agent that learned elsewhere, one that did not, and a control that does not learn.
+CONTROLLED = {"asla-pa": CHOOSING, "transferred": CHOOSING, "uniform-pa": UNIFORM}
+LOOKING = {
+    "asla-pa": CHOOSING,
+    **{
+        f"mcts-{name}": {**CHOOSING, "tree": {"kind": "tree-search", "completion": name}}
+        for name in ("far-away", "uniform", "greedy")
+    },
+    "uniform-pa": UNIFORM,
+    "gofee": MOLECULES["gofee"],
+}
+#: Of what an agent that is taken elsewhere learned before, and for how many episodes.
+LEARNED_ON = {"surface-2": ("surface", 500)}
 
 
 @dataclass(frozen=True)
@@ -86,21 +127,19 @@ def settings_for(searches: Mapping[str, Mapping]) -> Callable[[str, str, Options
         own = dict(searches[method])
         if own["kind"] == "asla":
             own.setdefault("spacing", problem(system).spacing)
-        return {
+        made = {
             "count": options.count or (QUICK_RESTARTS if options.quick else RESTARTS),
             "evaluations": options.evaluations or episodes,
             "seed": options.seed,
             "horizon": None,
             "search": own,
         }
+        if method == "transferred":
+            elsewhere, learned = LEARNED_ON[system]
+            made["agent"] = {"system": elsewhere, "episodes": options.horizon or learned, "seed": options.seed}
+        return made
 
     return settings
-
-
-def parts(settings: dict) -> list[dict]:
-    """One row for each restart."""
-    first = settings["seed"]
-    return [{**settings, "count": 1, "seed": seed} for seed in range(first, first + settings["count"])]
 
 
 def measure(settings: dict, note: Callable[[str], None]) -> dict:
@@ -151,44 +190,15 @@ def _table(name: str, what: str, systems: tuple[str, ...], searches: Mapping[str
     )  # fmt: skip
 
 
-# Where known structures come from -------------------------------------------------------------------------------------
-
-
-def known_settings(system: str, method: str, options: Options) -> dict:
-    """What a search for the lowest structure is run with."""
-    return {
-        "count": options.count or 3,
-        "evaluations": options.evaluations or 10_000,
-        "seed": options.seed,
-        "horizon": None,
-        "search": {"kind": method},
-    }
-
-
-def known_sections(rows: Sequence[Mapping]) -> list[Section]:
-    """What every search found, beside what the package holds."""
-    made = []
-    for system, group in groupby(rows, key=lambda r: r["system"]):
-        found = list(group)
-        lines = [
-            (r["method"], str(r["seed"]), f"{r['energy']:.4f}", "none" if r["known"] is None else f"{r['known']:.4f}",
-             f"{r['cpu_seconds']:.0f}")
-            for r in found
-        ]  # fmt: skip
-        title = f"{system}: lowest energies in eV; {found[0]['evaluations']:,} evaluations each"
-        made.append(Section(title, ("method", "seed", "lowest", "of the package", "CPU-s"), tuple(lines)))
-    return made
-
-
-KNOWN = Table(
-    "known", "searches for the structures that a success is measured by", tuple(n for n, p in PROBLEMS.items() if p.data),
-    ("basin-hopping",), known_settings, lambda settings, note: lowest(settings), known_sections, (), parts=parts,
-)  # fmt: skip
-
 TABLES = (
     _table("benzene", "benzene without and with a model of the energy, beside controls", ("benzene",), MOLECULES, True),
-    _table("aniline", "aniline likewise", ("aniline",), {k: v for k, v in MOLECULES.items() if k != "asla"}),
+    _table("aniline", "aniline with structures rebuilt in part", ("aniline",), REBUILDING),
+    _table("graphene", "how atoms are shown to the network", ("graphene", "graphene-xtb"), REPRESENTATIONS),
     _table("clusters", "an alloy in 3D by full and dilated convolutions", ("ni4au5",), CONVOLUTIONS),
-    KNOWN,
+    _table("surface", "adatoms of two metals on a third", ("surface",), {k: CONTROLLED[k] for k in ("asla-pa", "uniform-pa")}),
+    _table("transfer", "the same in a cell twice as large, begun with an agent of the small one", ("surface-2",), CONTROLLED),
+    _table("mcts", "looking ahead in a tree while building", ("carbamic-acid",), LOOKING),
+    asla_costs.COSTS,
+    asla_costs.KNOWN,
 )
 EXPERIMENT = Experiment("asla", "ASLA: structures built atom by atom (doi:10.1063/1.5108871, doi:10.1063/5.0015571)", TABLES)

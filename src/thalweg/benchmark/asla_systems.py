@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import molecule
+from ase.build import fcc100, graphene, make_supercell, molecule
 from ase.io import read, write
 
 from thalweg.config import Resolved, resolve
@@ -157,7 +157,10 @@ def _carbamic_acid() -> Atoms:
 
 def stored(name: str) -> Atoms:
     """A structure of the package's data: the lowest of searches (`thalweg reproduce asla --table known`)."""
-    text = (files("thalweg.benchmark") / "data" / f"{name}.xyz").read_text(encoding="utf-8")
+    file = files("thalweg.benchmark") / "data" / f"{name}.xyz"
+    if not file.is_file():
+        raise InputError(f"no structure is known of {name}; find one by thalweg reproduce asla --table known")
+    text = file.read_text(encoding="utf-8")
     atoms = read(StringIO(text), format="extxyz")
     assert isinstance(atoms, Atoms)
     return atoms
@@ -172,6 +175,39 @@ def _flat(formula: str, width: float) -> dict:
 def _gold() -> Atoms:
     """The atom that the cluster is built on, in the middle of the box."""
     return Atoms("Au", [(0.0, 0.0, 0.0)])
+
+
+def sheet(edge: float) -> Atoms:
+    """24 atoms of graphite in a rectangle of about 3 x 2 times the conventional cell, `edge` (Å) that of the hexagonal one."""
+    made = make_supercell(graphene(a=edge, vacuum=5.0), [[1, 0, 0], [1, 2, 0], [0, 0, 1]]).repeat((3, 2, 1))
+    made.pbc = (True, True, False)
+    made.positions -= made.positions[0]
+    made.wrap(eps=1e-6)
+    return made
+
+
+def slab(cells: tuple[int, int]) -> Atoms:
+    """Two layers of Cu(100), fixed, with the lattice constant of the potential of effective media."""
+    made = fcc100("Cu", (*cells, 2), a=3.59, vacuum=6.0)
+    made.positions[:, 2] -= made.positions[:, 2].max()
+    made.positions[:, 2] += 8.0
+    made.pbc = (True, True, False)
+    made.info.clear()
+    return made
+
+
+def _carbon(edge: float, potential: dict) -> dict:
+    cell = sheet(edge).cell.array
+    region = {"kind": "plane", "vectors": cell[:2, :2].tolist(), "height": 0.0, "periodic": [True, True]}
+    return {"system": {"add": "C23", "fix": "all", "dimensions": 2, "region": region}, "potential": potential}
+
+
+def _above(cells: tuple[int, int], added: str) -> dict:
+    vectors = slab(cells).cell.array[:2, :2].tolist()
+    return {
+        "system": {"add": added, "fix": "all", "region": {"kind": "slab", "low": 9.0, "high": 12.0, "vectors": vectors}},
+        "potential": EMT,
+    }
 
 
 def _cubic(half: float) -> dict:
@@ -198,6 +234,22 @@ PROBLEMS = {
             "ni4au5", "Ni4Au4 around one atom of gold, EMT, grid of 21 x 21 x 21",
             {"system": {"add": "Ni4Au4", "fix": "all", "region": _cubic(4.0)}, "potential": EMT},
             None, 1000, _gold, near=1.5, spacing=0.4, data="asla-ni4au5",
+        ),
+        Problem(
+            "graphene", "23 C about one in a periodic plane, Tersoff, grid of 38 x 44", _carbon(2.53, {"kind": "tersoff"}),
+            lambda: sheet(2.53), 2000, lambda: sheet(2.53)[:1],
+        ),
+        Problem(
+            "graphene-xtb", "23 C about one in a periodic plane, GFN1-xTB, grid of 37 x 43", _carbon(2.46, XTB),
+            lambda: sheet(2.46), 1000, lambda: sheet(2.46)[:1],
+        ),
+        Problem(
+            "surface", "Ni2Au3 on Cu(100) of 3 x 3 atoms, EMT, grid of 19 x 19 x 8", _above((3, 3), "Ni2Au3"), None, 500,
+            lambda: slab((3, 3)), near=1.0, spacing=0.4, data="asla-surface",
+        ),
+        Problem(
+            "surface-2", "Ni4Au6 on Cu(100) of 6 x 3 atoms, EMT, grid of 38 x 19 x 8", _above((6, 3), "Ni4Au6"), None, 500,
+            lambda: slab((6, 3)), near=1.0, spacing=0.4, data="asla-surface-2",
         ),
     )
 }  # fmt: skip
