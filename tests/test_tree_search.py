@@ -234,12 +234,12 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("uniform", "gree
 
 @pytest.mark.parametrize("completion", ["far-away", *SLOW])
 def test_builds_are_looked_ahead(completion):
-    """They are whole, keep the limits, cost no compilation after the first, and lie below what the agent alone builds."""
+    """They are whole, keep the limits, cost no compilation after the first, and are good where the agent alone is not."""
     numbers = [6, 6, 8]
-    site, search = site_of(numbers), TreeSearch(iterations=20, mixing=1.0, completion=completion, together=4)
+    site, search = site_of(numbers), TreeSearch(iterations=20, completion=completion, together=4)
     bonds = np.array([LENGTHS[z] for z in numbers])
-    gains = []
-    for seed in range(2):
+    ahead, greedy = [], []
+    for seed in range(3):
         evaluator = Lookahead(agent_of(seed), site, PAIRS, search, -3.0, 3.0)
         build, whole = built_ahead(np.random.default_rng(seed), search, evaluator, begun(site))
         assert whole
@@ -249,12 +249,14 @@ def test_builds_are_looked_ahead(completion):
         assert ratio[~np.eye(3, dtype=bool)].min() >= 0.6 - 1e-5
         assert np.sort(ratio, 1)[:, 1].max() <= 1.4 + 1e-5
         alone, _ = built_ahead(np.random.default_rng(seed), TreeSearch(iterations=0, together=4), evaluator, begun(site))
-        gains.append(by_hand(np.asarray(alone.positions[0], float), numbers) - by_hand(x, numbers))
+        ahead.append(by_hand(x, numbers))
+        greedy.append(by_hand(np.asarray(alone.positions[0], float), numbers))
         if seed == 0:
             compiled = (lookahead._looked._cached._cache_size(), lookahead._mean._cached._cache_size())
     assert (lookahead._looked._cached._cache_size(), lookahead._mean._cached._cache_size()) == compiled
-    assert min(gains) >= 0
-    assert max(gains) > 0.3
+    # Three bonds are -3 at best. An untrained agent puts atoms anywhere.
+    assert max(ahead) < -2
+    assert max(greedy) > 0
 
 
 def test_energies_of_unfinished_builds_are_those_of_the_atoms_there():
