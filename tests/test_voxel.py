@@ -20,7 +20,7 @@ from thalweg.networks.voxel import VoxelNetwork
 
 #: Shape of the grid, periodic axes, kernel, dilation.
 GRIDS = {
-    "plane": ((13, 9, 1), (False, False, False), 3, 2),
+    "plane": ((13, 9, 1), (False, False, False), 7, 1),
     "narrow periodic plane": ((8, 5, 1), (True, False, False), 5, 2),  # narrower than the kernel reaches
     "volume": ((5, 7, 6), (False, True, False), 3, 2),
 }

@@ -13,6 +13,9 @@ from thalweg.errors import InputError
 from thalweg.networks.layers import activated
 from thalweg.typing import Array, Bool, Float
 
+#: Larger kernels, and all in a volume, are much faster by Fourier transforms on a CPU: see `benchmarks/voxels.py`.
+SMALL = 5
+
 
 class VoxelNetwork(eqx.Module):
     """Convolutions with leaky ReLU between them and tanh at the end: values between -1 and 1 of every voxel.
@@ -119,21 +122,31 @@ class VoxelNetwork(eqx.Module):
 def _convolved(weights, x, kernel: int, dilation: int, dimensions: int):
     """Sums over taps (out, batch, nx', ny', nz') of x (in, batch, nx, ny, nz), without padding.
 
-    By Fourier transforms, of each of the interleaved images that taps `dilation` apart leave to themselves. With ten channels
-    a CPU is several to a hundred times faster so than with XLA's convolutions: see `benchmarks/voxels.py`.
+    The taps, `dilation` apart, leave that many interleaved images to themselves: each goes through a kernel without gaps.
     """
     apart = [dilation if k < dimensions else 1 for k in range(3)]
     edges = [kernel if k < dimensions else 1 for k in range(3)]
     shape = [n - (e - 1) * d for n, e, d in zip(x.shape[2:], edges, apart, strict=True)]
     split = _interleaved(x, apart)
-    size = [_fast(n) for n in split.shape[-3:]][:dimensions]
-    axes = tuple(range(-dimensions, 0))
-    flat = lambda a: a.reshape(*a.shape[: a.ndim - 3], *a.shape[a.ndim - 3 :][:dimensions])
-    kernels = jnp.fft.rfftn(flat(jnp.reshape(weights, (*weights.shape[:2], *edges))), size, axes)
-    # What wraps round lies behind the part that is kept.
-    y = jnp.fft.irfftn(_correlated(kernels, jnp.fft.rfftn(flat(split), size, axes)), size, axes)
-    y = y.reshape(*y.shape[:2], *size, *[1] * (3 - dimensions))
+    # Of voxels along axes that there are, so that nothing is transformed for the third axis of a plane.
+    split = split.reshape(*split.shape[: 2 + dimensions])
+    kernels = jnp.reshape(weights, (*weights.shape[:2], *edges[:dimensions]))
+    by = _by_windows if dimensions == 2 and kernel <= SMALL else _by_transforms
+    y = by(kernels, split)
+    y = y.reshape(*y.shape, *[1] * (3 - dimensions))
     return _woven(y, apart, x.shape[1])[:, :, : shape[0], : shape[1], : shape[2]]
+
+
+def _by_windows(kernels, x):
+    """Sums over taps (out, batch, ...), by XLA's convolution."""
+    return lax.conv_general_dilated(x, kernels, (1, 1), "VALID", dimension_numbers=("CNHW", "OIHW", "CNHW"))
+
+
+def _by_transforms(kernels, x):
+    """Sums over taps (out, batch, ...) by Fourier transforms, larger than without padding: at the ends they mean nothing."""
+    axes = tuple(range(2, x.ndim))
+    size = [_fast(n) for n in x.shape[2:]]
+    return jnp.fft.irfftn(_correlated(jnp.fft.rfftn(kernels, size, axes), jnp.fft.rfftn(x, size, axes)), size, axes)
 
 
 def _correlated(kernels, x):
