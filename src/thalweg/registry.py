@@ -24,7 +24,6 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "kob-andersen": "thalweg.potentials.binary:BinaryLennardJones",
         "stillinger-weber": "thalweg.potentials.stillinger_weber:StillingerWeber",
         "tersoff": "thalweg.potentials.tersoff:Tersoff",
-        "tersoff": "thalweg.potentials.tersoff:Tersoff",
         "gupta": "thalweg.potentials.many_body:Gupta",
         "sutton-chen": "thalweg.potentials.many_body:SuttonChen",
         "bks-silica": "thalweg.potentials.ionic:BKS",

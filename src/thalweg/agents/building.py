@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -199,18 +200,33 @@ def removed(rng: np.random.Generator, site: Site, positions: np.ndarray, count: 
     return out
 
 
-def seated(site: Site, positions: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Positions (atoms, 3) in the frame of the grid, their voxels (atoms,), and whether every atom has one of its own.
+class Seat(NamedTuple):
+    """A structure on the grid: the voxel of every atom (atoms,), -1 for what was not placed, and whether each has its own.
 
-    Where nothing else says where a structure is, its first atom is put back on the voxel on which building begins: what
-    relaxes may drift. Voxels of what was not placed are -1.
+    `marks` (atoms,) are the same for structures that differ only in where they are, if nothing says where that is.
     """
-    grid, x = site.grid, np.asarray(positions, np.float64)
-    mine = np.asarray(site.system.searched)
+
+    voxels: np.ndarray
+    marks: np.ndarray
+    fine: bool
+
+
+def seated(site: Site, positions: np.ndarray, order: np.ndarray) -> Seat:
+    """The voxels nearest to positions (atoms, 3).
+
+    Where nothing else says where a structure is, it is shifted: its first atom on a voxel, and as a whole to the middle.
+    """
+    grid, mine = site.grid, np.asarray(site.system.searched)
+    size, wraps = np.asarray(grid.shape), np.asarray(grid.periodic)
+    first = int(np.argmax(mine & (order == order[mine].min())))
+    at = (np.asarray(positions, float) - np.asarray(grid.origin, float)) @ np.linalg.inv(np.asarray(grid.steps, float))
+    at = np.round(at - at[first] + np.round(at[first]) if site.free else at).astype(np.int64)
+    marks = at - at[first] if site.free else at
     if site.free:
-        first = np.flatnonzero(mine & (order == order[mine].min()))[0]
-        x = x + np.where(mine[:, None], np.asarray(grid.position(grid.middle), np.float64) - x[first], 0)
-    voxels, there = (np.asarray(a) for a in grid.nearest(jnp.asarray(x, jnp.float32)))
-    own = voxels[mine]
-    fine = bool(there[mine].all()) and len(np.unique(own)) == len(own)
-    return x, np.where(mine, voxels, -1).astype(np.int32), fine
+        low, high = at[mine].min(0), at[mine].max(0)
+        at = at + np.where(wraps, 0, (size - 1 - low - high) // 2)
+    at, marks = (np.where(wraps, a % size, a) for a in (at, marks))
+    voxels = np.where(mine, (at[:, 0] * size[1] + at[:, 1]) * size[2] + at[:, 2], -1).astype(np.int32)
+    inside = ((at >= 0) & (at < size)).all(1)[mine].all()
+    fine = bool(inside) and len(np.unique(voxels[mine])) == int(mine.sum())
+    return Seat(voxels, (((marks[:, 0] + 4096) << 26) + ((marks[:, 1] + 4096) << 13) + marks[:, 2] + 4096), fine)

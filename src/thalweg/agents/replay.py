@@ -37,12 +37,14 @@ class Replay(eqx.Module):
         """The lowest energy of all episodes; inf without one."""
         return float(self.energy[: int(self.rows)].min(initial=np.inf))
 
-    def with_episode(self, voxels: np.ndarray, order: np.ndarray, kinds: np.ndarray, energy: float) -> Replay:
-        """With one more episode: voxels, order and kinds (atoms,) of what was placed."""
+    def with_episode(
+        self, voxels: np.ndarray, marks: np.ndarray, order: np.ndarray, kinds: np.ndarray, energy: float
+    ) -> Replay:
+        """With one more episode: voxels, marks of places, order and kinds (atoms,) of what was placed."""
         row, held = int(self.rows), self
         if row == len(self.energy):
             held = _grown(self)
-        after = histories(voxels, order, kinds)
+        after = histories(marks, order, kinds)
         energy = energy if np.isfinite(energy) else np.inf
         fresh = lambda a, value: _put(a, row, value)
         best, mine = held.best.copy(), np.full(len(order), energy)
@@ -56,9 +58,9 @@ class Replay(eqx.Module):
             _put(best, row, np.where(placed, mine, np.inf)), fresh(held.after, after), np.array(row + 1),
         )  # fmt: skip
 
-    def knows(self, voxels: np.ndarray, order: np.ndarray, kinds: np.ndarray) -> bool:
+    def knows(self, marks: np.ndarray, order: np.ndarray, kinds: np.ndarray) -> bool:
         """Whether this very structure was an episode before."""
-        last = histories(voxels, order, kinds)[np.argmax(order)]
+        last = histories(marks, order, kinds)[np.argmax(order)]
         return bool((self.after[: int(self.rows)] == last).any())
 
     def drawn(self, rng: np.random.Generator, others: int = 3) -> np.ndarray:
@@ -67,15 +69,15 @@ class Replay(eqx.Module):
         return np.array([rows - 1, int(self.energy[:rows].argmin()), *rng.integers(rows, size=others)])
 
 
-def histories(voxels: np.ndarray, order: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+def histories(marks: np.ndarray, order: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     """Numbers (atoms,) that tell sets of placed atoms apart: of those that were there after each atom was placed.
 
-    A number of 64 bits for every species and voxel, added up: the order does not matter. A. L. Zobrist, University of
+    A number of 64 bits for every species and place, added up: the order does not matter. A. L. Zobrist, University of
     Wisconsin, Technical Report 88 (1970).
     """
     placed = order >= 0
     with np.errstate(over="ignore"):
-        words = _mixed((kinds.astype(np.uint64) << np.uint64(40)) + voxels.astype(np.uint64) + np.uint64(1))
+        words = _mixed((kinds.astype(np.uint64) << np.uint64(48)) + marks.astype(np.uint64) + np.uint64(1))
         there = placed & (order[None] <= order[:, None])
         return np.where(placed, np.where(there, words[None], np.uint64(0)).sum(1, dtype=np.uint64), np.uint64(0))
 

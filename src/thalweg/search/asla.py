@@ -16,6 +16,7 @@ from thalweg.agents.building import Site
 from thalweg.agents.files import agent_text, check_agent, load_agent
 from thalweg.agents.grid import Grid, grid_of
 from thalweg.agents.images import Gaussian, Representation
+from thalweg.agents.lookahead import Lookahead, built_ahead
 from thalweg.agents.pictures import greedy, q_maps
 from thalweg.agents.policy import EpsilonGreedy, Policy
 from thalweg.agents.replay import Replay
@@ -200,9 +201,8 @@ class Asla(ModelSearch):
 
     def _remembered(self, replay: Replay, site: Site, x: np.ndarray, order: np.ndarray, energy: float) -> Replay:
         """With one more episode, unless two atoms share a voxel or one has left the grid: then there is no such placement."""
-        with jax.enable_x64(False):
-            _, voxels, fine = building.seated(site, x, order)
-        return replay.with_episode(voxels, order, np.asarray(site.kinds), energy) if fine else replay
+        seat = building.seated(site, x, order)
+        return replay.with_episode(*seat[:2], order, np.asarray(site.kinds), energy) if seat.fine else replay
 
     def _taught(self, rng: np.random.Generator, shared: Learned, site: Site) -> Learned:
         """After this episode's training."""
@@ -302,9 +302,30 @@ class Asla(ModelSearch):
             begun = _begun(ground, start, there, order)
             build, whole = building.built(jax.random.key(int(rng.integers(2**31))), agent, ground, policy, begun)
         x, whole = np.asarray(build.positions, np.float64), np.asarray(whole)
+        origin, order = rebuilt.astype(np.int32), np.asarray(build.order)
+        if self._looks_ahead(shared):
+            ahead, fine = self._ahead(rng, shared, site, begun)
+            x[0], order, whole = ahead.positions[0], np.concatenate([ahead.order, order[1:]]), np.append(fine, whole[1:])
+            origin[0] = 2
         if not whole.any():
             return self._candidates(key, rng, shared, site)
-        return x[whole], np.asarray(build.order)[whole], rebuilt.astype(np.int32)[whole]
+        return x[whole], order[whole], origin[whole]
+
+    def _looks_ahead(self, shared: Learned) -> bool:
+        memory: Memory = shared.memory
+        known = int(memory.known.sum()) >= self.n_initial
+        return self.tree is not None and self.surrogate is not None and known and int(memory.told) >= self.tree.first_episode
+
+    def _ahead(self, rng: np.random.Generator, shared: Learned, site: Site, begun):
+        """The first candidate, each of whose placements was looked ahead from; and whether it is whole."""
+        assert self.surrogate is not None
+        assert self.tree is not None
+        with jax.enable_x64(True):
+            posterior = model_of(shared.memory, self.surrogate, site.system, self.energy_scale, self.lag)
+        agent, lowest = self._agent(shared.agent, site), float(shared.memory.best)
+        evaluator = Lookahead(agent, site, posterior, self.tree, lowest, float(self.reward_range))
+        build, fine = built_ahead(rng, self.tree, evaluator, jax.tree.map(np.asarray, begun))
+        return jax.tree.map(np.asarray, build), fine
 
     def _rebuilds(self, shared: Learned) -> bool:
         return self.rebuild > 0 and int(shared.memory.told) >= self.rebuild_from and int(shared.replay.rows) > 0
@@ -331,10 +352,9 @@ class Asla(ModelSearch):
     def _unseen(self, rng: np.random.Generator, replay: Replay, site: Site, x, order, waiting: list[np.ndarray]) -> int:
         """The first candidate that was not an episode before and is not being evaluated; any, if there is none."""
         for k in range(len(x)):
-            with jax.enable_x64(False):
-                _, voxels, _ = building.seated(site, x[k], order[k])
+            seat = building.seated(site, x[k], order[k])
             waits = any(np.abs(x[k] - other).max() < 1e-4 for other in waiting)
-            if not waits and not replay.knows(voxels, order[k], np.asarray(site.kinds)):
+            if not waits and not replay.knows(seat.marks, order[k], np.asarray(site.kinds)):
                 return k
         return int(rng.integers(len(x)))
 
@@ -366,10 +386,10 @@ class Asla(ModelSearch):
 
 def _snapped(site: Site, x: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Positions (atoms, 3) on voxels, where each atom has one of its own."""
+    seat = building.seated(site, x, order)
     with jax.enable_x64(False):
-        _, voxels, fine = building.seated(site, x, order)
-        there = np.asarray(site.grid.position(np.maximum(voxels, 0)), float)
-    return np.where((order >= 0)[:, None], there, x) if fine else x
+        there = np.asarray(site.grid.position(np.maximum(seat.voxels, 0)), float)
+    return np.where((order >= 0)[:, None], there, x) if seat.fine else x
 
 
 def _noted(order: np.ndarray, left: np.ndarray) -> np.ndarray:
