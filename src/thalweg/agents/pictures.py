@@ -199,10 +199,11 @@ def _window(grid: Grid, steps: Sequence[Step]) -> np.ndarray:
 def _scale(low: float, high: float) -> str:
     """The bar of colours with its ends."""
     stops = "".join(f'<stop offset="{k / 8:.3f}" stop-color="rgb{tuple(_colour(k / 8))}"/>' for k in range(9))
-    ends = [f"{v:.2f}".replace("-", "−") for v in (low, high)]
+    digits = 2 if high - low >= 0.05 else 4
+    ends = [f"{v:.{digits}f}".replace("-", "−") for v in (low, high)]
     return (
         f'<defs><linearGradient id="q">{stops}</linearGradient></defs>'
-        f'{_text(4, 44, ends[0], 12, _SOFT)}<rect x="44" y="34" width="150" height="12" fill="url(#q)"/>'
+        f'{_text(4, 44, ends[0], 12, _SOFT)}<rect x="52" y="34" width="142" height="12" fill="url(#q)"/>'
         f"{_text(200, 44, ends[1], 12, _SOFT)}"
         f'<circle cx="246" cy="40" r="6" fill="none" stroke="{_CHOSEN}" stroke-width="2"/>'
         f"{_text(258, 44, 'chosen; grey: no atom may be put there', 12, _SOFT)}"
