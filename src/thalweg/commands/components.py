@@ -19,6 +19,7 @@ _PLURALS = {
     "regions": "region",
     "searches": "search",
     "surrogates": "surrogate",
+    "representations": "representation",
 }
 
 
