@@ -20,7 +20,7 @@ from thalweg.benchmark.experiments import Experiment, Options, Section, Table
 from thalweg.survival import Median, log_rank, median, success_curve
 
 #: Restarts of a cell; with --quick, and their episodes then.
-RESTARTS, QUICK_RESTARTS, QUICK_EPISODES = 15, 2, 20
+RESTARTS, QUICK_RESTARTS, QUICK_EPISODES = 15, 1, 10
 #: [search] of the methods: without a model of the energy, with one to relax in, and choosing among several candidates by it.
 PLAIN = {"kind": "asla", "surrogate": "none"}
 RELAXED = {"kind": "asla", "candidates": 1}
