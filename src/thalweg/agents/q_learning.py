@@ -7,7 +7,6 @@ lead to the same set of atoms have one value, whatever was there before.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -91,14 +90,9 @@ def random_turns(rng: np.random.Generator, count: int, flat: bool) -> np.ndarray
     return turns
 
 
-def optimiser(rate: float = 1e-3) -> optax.GradientTransformation:
-    """Adam."""
-    return optax.adam(rate)
-
-
 def begin(agent: Agent) -> PyTree:
-    """The optimiser's state before anything was learned."""
-    return optimiser().init(learned(agent)[0])
+    """The state of Adam before anything was learned."""
+    return optax.adam(1.0).init(learned(agent)[0])
 
 
 def learned(agent: Agent) -> tuple[Agent, Agent]:
@@ -111,29 +105,23 @@ def learned(agent: Agent) -> tuple[Agent, Agent]:
 
 
 @eqx.filter_jit
-def improved(agent: Agent, state: PyTree, site: Site, batches: Batch, rate) -> tuple[Agent, PyTree, Array]:
-    """The agent after a step on each of several batches (batches, pairs, ...), the optimiser's state, and the losses."""
+def improved(agent: Agent, state: PyTree, site: Site, batch: Batch, rate) -> tuple[Agent, PyTree, Array]:
+    """The agent after a step on a batch, the optimiser's state, and the loss before."""
+    params, rest = learned(agent)
 
-    def loss(params, rest, batch: Batch):
+    def loss(params):
         made = eqx.combine(params, rest)
         values = made.values(
             site.grid, batch.positions, site.kinds, batch.there, batch.voxel, batch.kind, site.system.cell, batch.offset
         )
         return ((values - batch.target) ** 2).mean() + made.representation.penalty()
 
-    def step(rest, carry, batch: Batch):
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params, rest, batch)
-        updates, state = optax.adam(rate).update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), value
-
-    params, rest = learned(agent)
-    (params, state), losses = jax.lax.scan(partial(step, rest), (params, state), batches)
-    agent = eqx.combine(params, rest)
-    last = jax.tree.map(lambda a: a[-1], batches)
-    sums, _ = agent.sums(site.grid, last.positions, site.kinds, last.there, last.voxel, site.system.cell, last.offset)
+    value, gradient = jax.value_and_grad(loss)(params)
+    updates, state = optax.adam(rate).update(gradient, state, params)
+    agent = eqx.combine(optax.apply_updates(params, updates), rest)
+    sums, _ = agent.sums(site.grid, batch.positions, site.kinds, batch.there, batch.voxel, site.system.cell, batch.offset)
     settled = agent.representation.settled(sums)
-    return eqx.tree_at(lambda a: a.representation, agent, settled), state, losses
+    return eqx.tree_at(lambda a: a.representation, agent, settled), state, value
 
 
 def _wide(flags: np.ndarray, like: np.ndarray) -> np.ndarray:

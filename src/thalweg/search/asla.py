@@ -209,13 +209,11 @@ class Asla(ModelSearch):
         with jax.enable_x64(False):
             agent, ground = self._agent(shared.agent, site), as_leaves(site, np.float32)
             turns = operations(site.system, site.grid)
-            batches = [
-                q_learning.batch_of(rng, shared.replay, site, turns, float(self.reward_range), self.representation.snapped)
-                for _ in range(self.updates)
-            ]
-            stacked = jax.tree.map(lambda *a: np.stack(a), *batches)
-            made, optimiser, _ = q_learning.improved(agent, shared.optimiser, ground, stacked, np.float32(self.learning_rate))
-            held = jax.tree.map(np.asarray, eqx.filter(made, eqx.is_array_like))
+            optimiser, span = shared.optimiser, float(self.reward_range)
+            for _ in range(self.updates):
+                batch = q_learning.batch_of(rng, shared.replay, site, turns, span, agent.representation.snapped)
+                agent, optimiser, _ = q_learning.improved(agent, optimiser, ground, batch, np.float32(self.learning_rate))
+            held = jax.tree.map(np.asarray, eqx.filter(agent, eqx.is_array_like))
             optimiser = jax.tree.map(np.asarray, optimiser)
         return Learned(shared.memory, shared.replay, held, optimiser, shared.left)
 
