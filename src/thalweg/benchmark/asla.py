@@ -25,14 +25,16 @@ RESTARTS, QUICK_RESTARTS, QUICK_EPISODES = 15, 1, 10
 PLAIN = {"kind": "asla", "surrogate": "none"}
 RELAXED = {"kind": "asla", "candidates": 1}
 CHOOSING = {"kind": "asla"}
-UNIFORM = {**CHOOSING, "policy": {"kind": "uniform"}}
+UNIFORM, BLIND = ({**one, "policy": {"kind": "uniform"}} for one in (CHOOSING, PLAIN))
 MOLECULES = {"asla": PLAIN, "asla-p": RELAXED, "asla-pa": CHOOSING, "uniform-pa": UNIFORM, "gofee": {"kind": "gofee"}}
 #: Kernels and dilations of the same reach.
 CONVOLUTIONS = {
     "full": {**CHOOSING, "kernel": 11, "dilation": 1},
     "dilated-2": {**CHOOSING, "kernel": 7, "dilation": 2},
     "dilated-3": {**CHOOSING, "kernel": 5, "dilation": 3},
-    "uniform": UNIFORM,
+    "dilated-3-plain": {**PLAIN, "kernel": 5, "dilation": 3},
+    "uniform-pa": UNIFORM,
+    "uniform-plain": BLIND,
 }
 #: How often and how much is rebuilt.
 REBUILDING = {
@@ -59,10 +61,11 @@ REPRESENTATIONS = {
     "automatic": {**PLAIN, "representation": {"kind": "automatic-gaussian"}},
     "displaced": {**PLAIN, "representation": {"kind": "displaced"}},
     "circular": {**PLAIN, "representation": {"kind": "circular-harmonics"}},
-    "uniform": {**PLAIN, "policy": {"kind": "uniform"}},
+    "uniform": BLIND,
 }
 #: An agent that learned elsewhere, one that did not, and a control that does not learn.
-CONTROLLED = {"asla-pa": CHOOSING, "transferred": CHOOSING, "uniform-pa": UNIFORM}
+CONTROLLED = {"asla": PLAIN, "transferred": PLAIN, "uniform": BLIND, "asla-pa": CHOOSING, "uniform-pa": UNIFORM}
+ADATOMS = {"asla": PLAIN, "uniform": BLIND, "asla-pa": CHOOSING, "uniform-pa": UNIFORM}
 LOOKING = {
     "asla-pa": CHOOSING,
     **{
@@ -163,7 +166,14 @@ def sections(rows: Sequence[Mapping]) -> list[Section]:
         known = PROBLEMS.get(system)
         title = f"{system}: {'' if known is None else known.what + '; '}success after {budget:,.0f} episodes"
         failed = sum(r["failed"] for m in methods for r in m.rows)
-        notes = [f"seeds {seeds[0]} to {seeds[-1]}"] + ([f"{failed} episodes ended without an energy"] if failed else [])
+        notes = [f"seeds {seeds[0]} to {seeds[-1]}; the first restart of a method compiles, which its CPU seconds hold"] + (
+            [f"{failed} episodes ended without an energy"] if failed else []
+        )
+        taught = {m.method: m.rows[0]["agent"] for m in methods if m.rows[0].get("agent")}
+        notes += [
+            f"{k}: the agent learned from {a['episodes']} episodes of {a['system']} before, which are not counted"
+            for k, a in taught.items()
+        ]
         notes += [f"published: {said}" for said in (known.published if known else ())]
         made.append(Section(title, HEAD, tuple(lines), tuple(notes)))
     return made
@@ -195,7 +205,7 @@ TABLES = (
     _table("aniline", "aniline with structures rebuilt in part", ("aniline",), REBUILDING),
     _table("graphene", "how atoms are shown to the network", ("graphene", "graphene-xtb"), REPRESENTATIONS),
     _table("clusters", "an alloy in 3D by full and dilated convolutions", ("ni4au5",), CONVOLUTIONS),
-    _table("surface", "adatoms of two metals on a third", ("surface",), {k: CONTROLLED[k] for k in ("asla-pa", "uniform-pa")}),
+    _table("surface", "adatoms of two metals on a third", ("surface",), ADATOMS),
     _table("transfer", "the same in a cell twice as large, begun with an agent of the small one", ("surface-2",), CONTROLLED),
     _table("mcts", "looking ahead in a tree while building", ("carbamic-acid",), LOOKING),
     asla_costs.COSTS,

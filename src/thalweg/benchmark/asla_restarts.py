@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -89,7 +90,7 @@ def restart(settings: Mapping, judged: bool = True) -> dict:
     learned = settings["agent"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "agent.json"
-        path.write_text(trained(learned["system"], learned["episodes"], learned["seed"]), encoding="utf-8")
+        path.write_text(trained(learned["system"], json.dumps(search), learned["episodes"], learned["seed"]), encoding="utf-8")
         _, watch, spent = ended(of, {**search, "agent": str(path)}, settings["evaluations"], settings["seed"], judged)
     return _row(watch, spent)
 
@@ -105,9 +106,9 @@ def _row(watch: Watch, spent: float) -> dict:
 
 
 @lru_cache(maxsize=4)
-def trained(system: str, episodes: int, seed: int) -> str:
-    """The agent, as a file's text, after so many episodes of a search of another system, successes or not."""
+def trained(system: str, search: str, episodes: int, seed: int) -> str:
+    """The agent, as a file's text, after so many episodes of the same search (JSON) of another system, successes or not."""
     of = problem(system)
-    session, _, _ = ended(of, {"kind": "asla", "spacing": of.spacing}, episodes, seed, judged=False)
+    session, _, _ = ended(of, {**json.loads(search), "spacing": of.spacing}, episodes, seed, judged=False)
     assert isinstance(session.search, Asla)
     return session.search.products(session.state, session.system)["agent.json"]

@@ -47,9 +47,9 @@ class Problem:
     """Atoms to be placed, their energy, and what counts as having found the known structure.
 
     `tables` are those of an input; a `template` is written to a file for it. Success is judged on structures as they were
-    evaluated: with `near` None where their bonds are those of the known one, atom by atom (`thalweg.similarity.bonds`); else
-    where the energy is at most `near` (eV) above the known one and a relaxation ends at most `tolerance` (eV) above it.
-    `budget` is the episodes of a restart.
+    evaluated, also on the voxels of a grid: with `near` None where their bonds are those of the known one, atom by atom
+    (`thalweg.similarity.bonds`); else where the energy is at most `near` (eV) above the known one and a relaxation ends at
+    most `tolerance` (eV) above it. `budget` is the episodes of a restart.
     """
 
     name: str
@@ -242,7 +242,7 @@ PROBLEMS = {
         Problem(
             "ni4au5", "Ni4Au4 around one atom of gold, EMT, grid of 21 x 21 x 21",
             {"system": {"add": "Ni4Au4", "fix": "all", "region": _cubic(4.0)}, "potential": EMT},
-            None, 1000, _gold, near=1.5, spacing=0.4, data="asla-ni4au5",
+            None, 1000, _gold, near=2.0, spacing=0.4, data="asla-ni4au5",
         ),
         Problem(
             "graphene", "23 C about one in a periodic plane, Tersoff, grid of 38 x 44", _carbon(2.53, {"kind": "tersoff"}),
