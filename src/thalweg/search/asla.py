@@ -18,7 +18,7 @@ from thalweg.agents.grid import Grid, grid_of
 from thalweg.agents.images import Gaussian, Representation
 from thalweg.agents.lookahead import Lookahead, built_ahead
 from thalweg.agents.pictures import greedy, q_maps
-from thalweg.agents.policy import EpsilonGreedy, Policy
+from thalweg.agents.policy import EpsilonGreedy, Policy, Uniform
 from thalweg.agents.replay import Replay
 from thalweg.agents.symmetry import operations
 from thalweg.agents.tree_search import TreeSearch
@@ -87,8 +87,8 @@ class Asla(ModelSearch):
     kernel: int = eqx.field(static=True, default=5)
     dilation: int = eqx.field(static=True, default=3)
     hidden: int = eqx.field(static=True, default=10)
-    candidates: int = eqx.field(static=True, default=10)
-    reuse: int = eqx.field(static=True, default=5)
+    candidates: int = eqx.field(static=True, default=5)
+    reuse: int = eqx.field(static=True, default=0)
     steps: int = 50
     n_initial: int = 10
     snap: bool = eqx.field(static=True, default=False)
@@ -97,7 +97,7 @@ class Asla(ModelSearch):
     least_removed: int = 4
     most_removed: int = 7
     hydrogens_last: bool = eqx.field(static=True, default=False)
-    updates: int = eqx.field(static=True, default=2)
+    updates: int = 5
     learning_rate: float = 1e-3
     reward_range: float = 10.0
     apart: float = 0.01
@@ -129,8 +129,7 @@ class Asla(ModelSearch):
 
     def check(self, system: System) -> None:
         site = self.site(system)
-        if self.agent:
-            self.begun(system, site.grid, ())
+        self.begun(system, site.grid, self._species_of(site))
         with jax.enable_x64(False):
             may = _first(as_leaves(site, np.float32))
         if not np.asarray(may).any():
@@ -207,7 +206,7 @@ class Asla(ModelSearch):
     def _taught(self, rng: np.random.Generator, shared: Learned, site: Site) -> Learned:
         """After this episode's training."""
         with jax.enable_x64(False):
-            agent, ground = self._agent(shared.agent, site), as_leaves(site, np.float32)
+            agent, ground = self._agent(shared.agent), as_leaves(site, np.float32)
             turns = operations(site.system, site.grid)
             optimiser, span = shared.optimiser, float(self.reward_range)
             for _ in range(self.updates):
@@ -217,7 +216,7 @@ class Asla(ModelSearch):
             optimiser = jax.tree.map(np.asarray, optimiser)
         return Learned(shared.memory, shared.replay, held, optimiser, shared.left)
 
-    def _agent(self, held: PyTree, site: Site) -> Agent:
+    def _agent(self, held: PyTree) -> Agent:
         """The agent of a state: its arrays are all it has."""
         return jax.tree.map(lambda a: np.asarray(a, np.float32) if np.asarray(a).dtype.kind == "f" else a, held)
 
@@ -227,7 +226,7 @@ class Asla(ModelSearch):
             return {}
         shared, site = state.shared, self.site(system)
         with jax.enable_x64(False):
-            agent = self._agent(shared.agent, site)
+            agent = self._agent(shared.agent)
             numbers = np.asarray(system.numbers).tolist()
             about = {"episodes": int(shared.replay.rows), "lowest": shared.replay.lowest, "numbers": numbers}
             text = agent_text(agent, float(self.spacing), site.grid.dimensions, about)
@@ -279,7 +278,15 @@ class Asla(ModelSearch):
     def _as_built(self, rng: np.random.Generator, replay: Replay, site: Site, built, blank, waiting: list[np.ndarray]):
         """A proposal that no model has touched, from positions, orders and origins of what was built."""
         x, order, origin = built
-        k = self._unseen(rng, replay, site, x, order, waiting)
+        k = self._unseen(replay, site, x, order, waiting)
+        if k is None:  # the agent repeats itself: chance does not
+            n, atoms = self.candidates, x.shape[1]
+            start = np.broadcast_to(np.asarray(site.grid.position(site.grid.middle), np.float32), (n, atoms, 3))
+            x, order, whole = self._built(
+                rng, None, site, Uniform(), start, np.zeros((n, atoms), bool), np.full((n, atoms), -1)
+            )
+            x, order, origin = x[whole], order[whole], np.zeros(int(whole.sum()), np.int32)
+            k = self._unseen(replay, site, x, order, waiting) or 0
         return x[k], origin[k], _noted(order[k], blank)
 
     def _candidates(self, key, rng: np.random.Generator, shared: Learned, site: Site):
@@ -293,36 +300,42 @@ class Asla(ModelSearch):
             if low is not None and rng.uniform() < self.rebuild:
                 rebuilt[k] = True
                 start[k], there[k], order[k] = self._opened(rng, low[rng.integers(len(low))], shared, site)
-        with jax.enable_x64(False):
-            ground = as_leaves(site, np.float32)
-            agent = self._agent(shared.agent, site) if self.policy.reads_values else None
-            policy = as_leaves(self.policy, np.float32)
-            begun = _begun(ground, start, there, order)
-            build, whole = building.built(jax.random.key(int(rng.integers(2**31))), agent, ground, policy, begun)
-        x, whole = np.asarray(build.positions, np.float64), np.asarray(whole)
-        origin, order = rebuilt.astype(np.int32), np.asarray(build.order)
+        agent = self._agent(shared.agent) if self.policy.reads_values else None
+        x, orders, whole = self._built(rng, agent, site, self.policy, start, there, order)
+        origin = rebuilt.astype(np.int32)
         if self._looks_ahead(shared):
-            ahead, fine = self._ahead(rng, shared, site, begun)
-            x[0], order, whole = ahead.positions[0], np.concatenate([ahead.order, order[1:]]), np.append(fine, whole[1:])
+            ahead, fine = self._ahead(rng, shared, site, start[:1], there[:1], order[:1])
+            x[0], orders, whole = ahead.positions[0], np.concatenate([ahead.order, orders[1:]]), np.append(fine, whole[1:])
             origin[0] = 2
         if not whole.any():
             return self._candidates(key, rng, shared, site)
-        return x[whole], order[whole], origin[whole]
+        return x[whole], orders[whole], origin[whole]
+
+    def _built(self, rng: np.random.Generator, agent: Agent | None, site: Site, policy: Policy, start, there, order):
+        """Positions (n, atoms, 3), orders (n, atoms), and which builds (n,) are whole, from what is `there` at the `start`."""
+        with jax.enable_x64(False):
+            ground = as_leaves(site, np.float32)
+            begun = _begun(ground, np.asarray(start), there, order)
+            key = jax.random.key(int(rng.integers(2**31)))
+            build, whole = building.built(key, agent, ground, as_leaves(policy, np.float32), begun)
+        return np.array(build.positions, np.float64), np.asarray(build.order), np.array(whole)
 
     def _looks_ahead(self, shared: Learned) -> bool:
         memory: Memory = shared.memory
         known = int(memory.known.sum()) >= self.n_initial
         return self.tree is not None and self.surrogate is not None and known and int(memory.told) >= self.tree.first_episode
 
-    def _ahead(self, rng: np.random.Generator, shared: Learned, site: Site, begun):
+    def _ahead(self, rng: np.random.Generator, shared: Learned, site: Site, start, there, order):
         """The first candidate, each of whose placements was looked ahead from; and whether it is whole."""
         assert self.surrogate is not None
         assert self.tree is not None
         with jax.enable_x64(True):
             posterior = model_of(shared.memory, self.surrogate, site.system, self.energy_scale, self.lag)
-        agent, lowest = self._agent(shared.agent, site), float(shared.memory.best)
+        agent, lowest = self._agent(shared.agent), float(shared.memory.best)
         evaluator = Lookahead(agent, site, posterior, self.tree, lowest, float(self.reward_range))
-        build, fine = built_ahead(rng, self.tree, evaluator, jax.tree.map(np.asarray, begun))
+        with jax.enable_x64(False):
+            begun = jax.tree.map(np.asarray, _begun(as_leaves(site, np.float32), start, there, order))
+        build, fine = built_ahead(rng, self.tree, evaluator, begun)
         return jax.tree.map(np.asarray, build), fine
 
     def _rebuilds(self, shared: Learned) -> bool:
@@ -347,14 +360,14 @@ class Asla(ModelSearch):
         order[kept] = np.arange(len(kept))
         return x.astype(np.float32), searched & ~out, order
 
-    def _unseen(self, rng: np.random.Generator, replay: Replay, site: Site, x, order, waiting: list[np.ndarray]) -> int:
-        """The first candidate that was not an episode before and is not being evaluated; any, if there is none."""
+    def _unseen(self, replay: Replay, site: Site, x, order, waiting: list[np.ndarray]) -> int | None:
+        """The first candidate that was not an episode before and is not being evaluated; None if there is none."""
         for k in range(len(x)):
             seat = building.seated(site, x[k], order[k])
             waits = any(np.abs(x[k] - other).max() < 1e-4 for other in waiting)
             if not waits and not replay.knows(seat.marks, order[k], np.asarray(site.kinds)):
                 return k
-        return int(rng.integers(len(x)))
+        return None
 
     def _valued(self, x: np.ndarray, order: np.ndarray, memory: Memory, site: Site, waiting: list[np.ndarray]):
         """Candidates relaxed on the model, and values of the acquisition; inf for what was looked at or is too dense."""
