@@ -1,11 +1,12 @@
-"""Writes docs/benchmarks-learned.md and docs/benchmarks-stridernet.md from the results of `thalweg reproduce` in
-benchmarks/results/: `python benchmarks/learned_tables.py`."""
+"""Writes docs/benchmarks-learned.md, docs/benchmarks-stridernet.md and docs/benchmarks-asla.md from the results of
+`thalweg reproduce` in benchmarks/results/: `python benchmarks/learned_tables.py`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from thalweg.benchmark.asla import CONTROLLED, CONVOLUTIONS, LOOKING, MOLECULES, REBUILDING, REPRESENTATIONS
 from thalweg.benchmark.experiments import Experiment, Table, experiment
 from thalweg.benchmark.learn2hop_methods import METHODS
 from thalweg.benchmark.stridernet_methods import learned
@@ -65,10 +66,36 @@ EPYC) whose other core was busy.
 {notes}"""
 
 
+ASLA = """# Results of agents that build
+
+Written by `python benchmarks/learned_tables.py` from `benchmarks/results/asla/`, which hold for every restart its seed, the episode
+of its first success, its episodes and CPU seconds. The command that runs them is
+
+```bash
+thalweg reproduce asla --json asla.json
+thalweg reproduce asla --quick --methods asla-pa
+```
+
+A restart is kept as soon as it is done, and the same command does not run it again. Every episode ends with one evaluation, in every
+method; a restart ends with its first success or with its budget. Molecules and graphene are found when the bonds of a structure, as it
+was evaluated, are those of the known one, atom by atom (`thalweg.similarity.bonds`); metals when the energy is near the lowest known
+one and a relaxation ends there. Success is the fraction of restarts with 95 % bounds ([Kaplan-Meier](statistics.md)), n50 where half of
+all restarts succeed. Seeds from 100 on were never tuned on. CPU seconds hold everything, on a two-core virtual machine (AMD EPYC) with
+both cores in use: upper bounds. There was no GPU.
+
+{methods}
+
+{tables}
+{notes}"""
+
+
 def methods_of(name: str) -> dict[str, str]:
     """What the methods of an experiment are."""
     if name == "learn2hop":
         return dict(METHODS)
+    if name == "asla":
+        tables = (MOLECULES, REBUILDING, REPRESENTATIONS, CONVOLUTIONS, CONTROLLED, LOOKING)
+        return {k: f"`{json.dumps(search)}`" for table in tables for k, search in table.items()}
     return {k: v.what for k, v in (OPPONENTS | learned({})).items()}
 
 
@@ -110,3 +137,4 @@ def page(name: str, folder: str, text: str) -> None:
 if __name__ == "__main__":
     page("learn2hop", "learned", LEARN2HOP)
     page("stridernet", "stridernet", STRIDERNET)
+    page("asla", "asla", ASLA)

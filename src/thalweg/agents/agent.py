@@ -65,7 +65,7 @@ class Agent(eqx.Module):
         offsets = self.network.crop_offsets  # (*crop, 3), NumPy, in voxels
         at = grid.indices(voxel)[:, None] + offsets.reshape(-1, 3)
         wraps, size = np.asarray(grid.periodic), np.asarray(grid.shape)
-        inside = (wraps | ((at >= 0) & (at < size))).all(-1)
+        inside = (jnp.asarray(wraps) | ((at >= 0) & (at < size))).all(-1)
         points = jnp.asarray(grid.origin, positions.dtype) + at.astype(positions.dtype) @ jnp.asarray(
             grid.steps, positions.dtype
         )
@@ -83,7 +83,7 @@ class Agent(eqx.Module):
         """Positions (batch, atoms, 3) on voxels, where the representation knows no others."""
         return grid.position(grid.nearest(positions)[0], positions.dtype) if self.representation.snapped else positions
 
-    def _seen(self, points, positions, kinds, there, spacing: float, space: Space | None):
+    def _seen(self, points, positions, kinds, there, spacing, space: Space | None):
         """Sums over atoms (batch, species, basis, sites) at points (batch or 1, sites, 3)."""
         wide = jax.nn.one_hot(kinds, len(self.species), dtype=positions.dtype) * there[..., None]  # (batch, atoms, species)
 

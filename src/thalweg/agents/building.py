@@ -117,7 +117,7 @@ def allowed(site: Site, build: Build) -> Array:
         others = (left & (jnp.asarray(site.system.numbers) > 1)).any(1)
         light = jnp.stack([((site.kinds == k) & (jnp.asarray(site.system.numbers) == 1)).any() for k in range(site.n_kinds)])
         bag = bag & ~(others[:, None] & light)
-    alone = ~build.there.any(1)[:, None, None]
+    alone = ~jnp.asarray(build.there).any(1)[:, None, None]
     first = jnp.arange(site.grid.size) == site.grid.middle if site.free else jnp.asarray(site.grid.allowed)
     places = jnp.where(alone, first, build.clear & build.linked & jnp.asarray(site.grid.allowed))
     return bag[:, :, None] & places
@@ -232,6 +232,6 @@ def seated(site: Site, positions: np.ndarray, order: np.ndarray) -> Seat:
         at = at + np.where(wraps, 0, (size - 1 - low - high) // 2)
     at, marks = (np.where(wraps, a % size, a) for a in (at, marks))
     voxels = np.where(mine, (at[:, 0] * size[1] + at[:, 1]) * size[2] + at[:, 2], -1).astype(np.int32)
-    inside = ((at >= 0) & (at < size)).all(1)[mine].all()
+    inside = np.logical_and(at >= 0, at < size)[mine].all()
     fine = bool(inside) and len(np.unique(voxels[mine])) == int(mine.sum())
     return Seat(voxels, (((marks[:, 0] + 4096) << 26) + ((marks[:, 1] + 4096) << 13) + marks[:, 2] + 4096), fine)

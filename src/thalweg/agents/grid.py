@@ -69,7 +69,7 @@ class Grid(eqx.Module):
         at = jnp.round(u).astype(jnp.int32)
         size, wraps = np.asarray(self.shape), np.asarray(self.periodic)
         wrapped = jnp.where(wraps, at % size, jnp.clip(at, 0, size - 1))
-        there = (wraps | (wrapped == at)).all(-1)
+        there = (jnp.asarray(wraps) | (wrapped == at)).all(-1)
         return (wrapped[..., 0] * size[1] + wrapped[..., 1]) * size[2] + wrapped[..., 2], there
 
 

@@ -92,7 +92,7 @@ def random_turns(rng: np.random.Generator, count: int, flat: bool) -> np.ndarray
 
 def begin(agent: Agent) -> PyTree:
     """The state of Adam before anything was learned."""
-    return optax.adam(1.0).init(learned(agent)[0])
+    return optax.adam(1.0).init(learned(agent)[0])  # type: ignore[arg-type]
 
 
 def learned(agent: Agent) -> tuple[Agent, Agent]:
@@ -117,8 +117,8 @@ def improved(agent: Agent, state: PyTree, site: Site, batch: Batch, rate) -> tup
         return ((values - batch.target) ** 2).mean() + made.representation.penalty()
 
     value, gradient = jax.value_and_grad(loss)(params)
-    updates, state = optax.adam(rate).update(gradient, state, params)
-    agent = eqx.combine(optax.apply_updates(params, updates), rest)
+    updates, state = optax.adam(rate).update(gradient, state, params)  # type: ignore[arg-type]
+    agent = eqx.combine(eqx.apply_updates(params, updates), rest)
     sums, _ = agent.sums(site.grid, batch.positions, site.kinds, batch.there, batch.voxel, site.system.cell, batch.offset)
     settled = agent.representation.settled(sums)
     return eqx.tree_at(lambda a: a.representation, agent, settled), state, value

@@ -100,4 +100,4 @@ def _grown(held: Replay) -> Replay:
     """With twice the room."""
     more = Replay.empty(held.order.shape[1], len(held.energy))
     double = lambda name: np.concatenate([getattr(held, name), getattr(more, name)])
-    return Replay(*(double(n) for n in ("voxels", "order", "energy", "best", "after")), held.rows)
+    return Replay(double("voxels"), double("order"), double("energy"), double("best"), double("after"), held.rows)

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from thalweg.agents import building, q_learning
@@ -27,12 +26,13 @@ from thalweg.leaves import as_leaves
 from thalweg.networks.voxel import VoxelNetwork
 from thalweg.relax.base import FAILED
 from thalweg.search.base import ModelSearch, Outcome, Proposals, State, walker_keys
-from thalweg.search.fitting import due, model_of, predicted
+from thalweg.search.choice import PROGRESS, promises
+from thalweg.search.fitting import due, model_of
 from thalweg.search.gofee import Member
 from thalweg.search.guard import relax_on, settled
 from thalweg.search.memory import Memory, points_of
-from thalweg.search.model_guided import NARROW, PROGRESS, REFINED, random_numbers
-from thalweg.search.novelty import described, lowest, repeats, seen_by, unsettled
+from thalweg.search.model_guided import random_numbers
+from thalweg.search.novelty import described, lowest, seen_by
 from thalweg.search.sampling import KernelSimilarity, Sampler
 from thalweg.structure import Structure
 from thalweg.surrogates.acquisition import Acquisition, LowerConfidenceBound
@@ -353,11 +353,12 @@ class Asla(ModelSearch):
         most = min(self.most_removed, site.n_placed - 1)
         count = int(rng.integers(min(self.least_removed, most), most + 1))
         out = building.removed(rng, site, x, count)
-        kept = np.flatnonzero(searched & ~out)
-        if site.free:
-            x = x + np.asarray(site.grid.position(site.grid.middle), float) - x[kept[0]]
-        order = np.full(len(searched), -1, np.int32)
+        kept, order = np.flatnonzero(searched & ~out), np.full(len(searched), -1, np.int32)
         order[kept] = np.arange(len(kept))
+        if site.free:  # anywhere will do: on voxels, in the middle
+            seat = building.seated(site, x, np.where(order < 0, len(order), order))
+            with jax.enable_x64(False):
+                x = x + np.asarray(site.grid.position(max(seat.voxels[kept[0]], 0)), float) - x[kept[0]]
         return x.astype(np.float32), searched & ~out, order
 
     def _unseen(self, replay: Replay, site: Site, x, order, waiting: list[np.ndarray]) -> int | None:
@@ -386,13 +387,10 @@ class Asla(ModelSearch):
         if self.snap:
             orders = np.concatenate([order, np.repeat(order[:1], len(padded) - len(order), 0)])
             relaxed, narrow = settled(np.stack([_snapped(site, *row) for row in zip(relaxed, orders, strict=True)]), system)
-        own = described(relaxed, system)
-        mean, std = predicted(posterior, relaxed, system)
-        std = unsettled(own, std, seen)
-        values = np.asarray(self.acquisition(jnp.asarray(mean), jnp.asarray(std), np.float64(memory.best), int(memory.told)))
-        again = repeats(own, mean, seen, memory.energy[low], self.apart, REFINED * self.energy_scale)
-        fine = np.isfinite(values) & ~again & (narrow >= NARROW * system.limits[0])
-        return relaxed[: len(x)], np.where(fine, values, np.inf)[: len(x)]
+        values = promises(
+            relaxed, narrow, posterior, memory, low, seen, system, self.acquisition, self.apart, self.energy_scale
+        )
+        return relaxed[: len(x)], values[: len(x)]
 
 
 def _snapped(site: Site, x: np.ndarray, order: np.ndarray) -> np.ndarray:

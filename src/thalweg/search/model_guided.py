@@ -26,10 +26,11 @@ from thalweg.search.base import (
     walker_keys,
     weights_of,
 )
-from thalweg.search.fitting import due, judge_of, model_of, predicted
+from thalweg.search.choice import PROGRESS, promises
+from thalweg.search.fitting import due, judge_of, model_of
 from thalweg.search.guard import relax_on, settled
 from thalweg.search.memory import Memory, points_of
-from thalweg.search.novelty import described, lowest, repeats, seen_by, unsettled
+from thalweg.search.novelty import lowest, seen_by
 from thalweg.search.postprocess import Postprocessor
 from thalweg.search.sampling import KMeans, Sampler
 from thalweg.structure import Structure
@@ -37,13 +38,6 @@ from thalweg.surrogates.acquisition import Acquisition, LowerConfidenceBound
 from thalweg.surrogates.base import Posterior, Surrogate
 from thalweg.system import System
 from thalweg.typing import Array, PyTree
-
-#: What counts as a lower energy for `patience`, in energy scales: less is refinement of what was found.
-PROGRESS = 0.05
-#: How much lower than a structure close by a candidate must be to be evaluated, in energy scales.
-REFINED = 0.01
-#: Pairs nearer than this share of the lower distance limit are too near to be evaluated.
-NARROW = 0.93
 
 
 class ModelGuided(ModelSearch):
@@ -167,8 +161,7 @@ class ModelGuided(ModelSearch):
         x, cells, origin = self._candidates(key, rng, memory, parents, partners, posterior, system)
         made = Structure.create(x, system.numbers, cells, system.fixed, system.pbc)
         x, narrow = self._finished(*relax_on(posterior, made, system, self.steps, self.energy_scale), system)
-        values = self._values(x, posterior, memory, low, seen, system)
-        values = np.where(narrow >= NARROW * system.limits[0], values, np.inf)
+        values = promises(x, narrow, posterior, memory, low, seen, system, self.acquisition, self.apart, self.energy_scale)
         if not np.isfinite(values).any():
             return self._started(key, rng, system)
         best = int(values.argmin())
@@ -202,16 +195,6 @@ class ModelGuided(ModelSearch):
         moves = informed(self.moves, judge_of(posterior, system)) + self.starts
         keys = jax.random.split(key, len(origin))
         return *_made(moves, origin, keys, of(parents), of(partners), system), origin
-
-    def _values(self, x, posterior: Posterior, memory: Memory, low: np.ndarray, seen, system: System) -> np.ndarray:
-        """Values (n,) of the acquisition at candidates (n, atoms, 3), low ones promise most; inf for what was looked at."""
-        own = described(x, system)
-        mean, std = predicted(posterior, x, system)
-        std = unsettled(own, std, seen)
-        best = np.float64(memory.best)
-        values = np.asarray(self.acquisition(jnp.asarray(mean), jnp.asarray(std), best, int(memory.told)))
-        again = repeats(own, mean, seen, memory.energy[low], self.apart, REFINED * self.energy_scale)
-        return np.where(np.isfinite(values) & ~again, values, np.inf)
 
 
 def chances(weights: Array | None, generators: tuple[Generator, ...]) -> np.ndarray:
