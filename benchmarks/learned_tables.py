@@ -68,20 +68,20 @@ EPYC) whose other core was busy.
 
 ASLA = """# Results of agents that build
 
-Written by `python benchmarks/learned_tables.py` from `benchmarks/results/asla/`, which hold for every restart its seed, the episode
-of its first success, its episodes and CPU seconds. The command that runs them is
+Written by `python benchmarks/learned_tables.py` from `benchmarks/results/asla/`, which hold for every restart its seed, the
+episode of its first success, its episodes and CPU seconds. The command that runs them is
 
 ```bash
 thalweg reproduce asla --json asla.json
 thalweg reproduce asla --quick --methods asla-pa
 ```
 
-A restart is kept as soon as it is done, and the same command does not run it again. Every episode ends with one evaluation, in every
-method; a restart ends with its first success or with its budget. Molecules and graphene are found when the bonds of a structure, as it
-was evaluated, are those of the known one, atom by atom (`thalweg.similarity.bonds`); metals when the energy is near the lowest known
-one and a relaxation ends there. Success is the fraction of restarts with 95 % bounds ([Kaplan-Meier](statistics.md)), n50 where half of
-all restarts succeed. Seeds from 100 on were never tuned on. CPU seconds hold everything, on a two-core virtual machine (AMD EPYC) with
-both cores in use: upper bounds. There was no GPU.
+A restart is kept as soon as it is done, and the same command does not run it again. Every episode ends with one evaluation, in
+every method; a restart ends with its first success or with its budget. Molecules and graphene are found when the bonds of a
+structure, as it was evaluated, are those of the known one, atom by atom (`thalweg.similarity.bonds`); metals when the energy is
+near the lowest known one and a relaxation ends there. Success is the fraction of restarts with 95 % bounds
+([Kaplan-Meier](statistics.md)), n50 where half of all restarts succeed. Seeds from 100 on were never tuned on. CPU seconds hold
+everything, on a two-core virtual machine (AMD EPYC) with both cores in use: upper bounds. There was no GPU.
 
 {methods}
 
@@ -126,7 +126,8 @@ def page(name: str, folder: str, text: str) -> None:
     made = experiment(name)
     rows = cells(made, ROOT / "results" / folder)
     texts = [written(t, [r for r in rows if r["table"] == t.name]) for t in made.tables]
-    methods = "\n".join(f"- `{name}`: {what}" for name, what in methods_of(name).items())
+    run = {r["method"] for r in rows}
+    methods = "\n".join(f"- `{k}`: {what}" for k, what in methods_of(name).items() if k in run or name != "asla")
     notes = ROOT / f"{folder}_notes.md"
     path = ROOT.parent / "docs" / f"benchmarks-{folder}.md"
     below = notes.read_text(encoding="utf-8") if notes.exists() else ""

@@ -174,8 +174,10 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", [pytest.param(k, marks=[] if k == "plain" else pytest.mark.slow) for k in OPTIONS])
 def test_it_is_a_search(options):
-    lj5 = cluster([0] * 5, LennardJones())
-    check_search(Asla(n_initial=4, candidates=3, spacing=0.25, kernel=3, dilation=2, hidden=4, **OPTIONS[options]), lj5)
+    flat = {"kind": "plane", "vectors": [[4, 0], [0, 4]], "corner": [-2, -2]}
+    plane = {"formula": "LJ5", "dimensions": 2, "region": flat}
+    system = resolve({"system": plane}).system if options == "plain" else cluster([0] * 5, LennardJones())
+    check_search(Asla(n_initial=4, candidates=3, spacing=0.25, kernel=3, dilation=2, hidden=4, **OPTIONS[options]), system)
 
 
 WRONG = {
