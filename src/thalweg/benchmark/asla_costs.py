@@ -26,7 +26,7 @@ SPENT = {
     "building": ("asla.py", "_candidates"),
     "model": ("fitting.py", "model_of"),
     "relaxation": ("guard.py", "relax_on"),
-    "choice": ("fitting.py", "predicted"),
+    "choice": ("choice.py", "promises"),
     "training": ("asla.py", "_taught"),
     "energy": ("evaluate.py", "__call__"),
 }
