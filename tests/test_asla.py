@@ -15,6 +15,7 @@ from thalweg.agents.images import Gaussian
 from thalweg.agents.policy import EpsilonGreedy, Greedy, Uniform
 from thalweg.agents.replay import Replay
 from thalweg.agents.symmetry import operations
+from thalweg.agents.tree_search import TreeSearch
 from thalweg.config import resolve
 from thalweg.errors import InputError
 from thalweg.leaves import as_leaves
@@ -169,6 +170,7 @@ OPTIONS = {
     "plain": {"surrogate": None},
     "model": {"surrogate": SimpleSurrogate(), "steps": 20, "reuse": 2},
     "rebuilt and snapped": {"surrogate": SimpleSurrogate(), "steps": 20, "rebuild": 0.9, "rebuild_from": 3, "snap": True},
+    "looking ahead": {"surrogate": SimpleSurrogate(), "steps": 20, "tree": TreeSearch(iterations=4, first_episode=4)},
 }
 
 

@@ -205,6 +205,20 @@ def removed(rng: np.random.Generator, site: Site, positions: np.ndarray, count: 
     return out
 
 
+def opened(rng: np.random.Generator, site: Site, x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A structure with positions (atoms, 3) without `count` neighbouring atoms: positions, which atoms are there (atoms,), and
+    the order (atoms,) in which those count as placed."""
+    searched = np.asarray(site.system.searched)
+    there = searched & ~removed(rng, site, x, count)
+    kept, order = np.flatnonzero(there), np.full(len(searched), -1, np.int32)
+    order[kept] = np.arange(len(kept))
+    if site.free:  # anywhere will do: on voxels, in the middle
+        seat = seated(site, x, np.where(order < 0, len(order), order))
+        with jax.enable_x64(False):
+            x = x + np.asarray(site.grid.position(max(seat.voxels[kept[0]], 0)), float) - x[kept[0]]
+    return x.astype(np.float32), there, order
+
+
 class Seat(NamedTuple):
     """A structure on the grid: the voxel of every atom (atoms,), -1 for what was not placed, and whether each has its own.
 
@@ -235,3 +249,11 @@ def seated(site: Site, positions: np.ndarray, order: np.ndarray) -> Seat:
     inside = np.logical_and(at >= 0, at < size)[mine].all()
     fine = bool(inside) and len(np.unique(voxels[mine])) == int(mine.sum())
     return Seat(voxels, (((marks[:, 0] + 4096) << 26) + ((marks[:, 1] + 4096) << 13) + marks[:, 2] + 4096), fine)
+
+
+def snapped(site: Site, x: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Positions (atoms, 3) on voxels, where each atom has one of its own."""
+    seat = seated(site, x, order)
+    with jax.enable_x64(False):
+        there = np.asarray(site.grid.position(np.maximum(seat.voxels, 0)), float)
+    return np.where((order >= 0)[:, None], there, x) if seat.fine else x

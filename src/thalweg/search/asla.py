@@ -299,7 +299,8 @@ class Asla(ModelSearch):
         for k in range(n):
             if low is not None and rng.uniform() < self.rebuild:
                 rebuilt[k] = True
-                start[k], there[k], order[k] = self._opened(rng, low[rng.integers(len(low))], shared, site)
+                parent, count = low[rng.integers(len(low))], self._count(rng, site)
+                start[k], there[k], order[k] = building.opened(rng, site, parent, count)
         agent = self._agent(shared.agent) if self.policy.reads_values else None
         x, orders, whole = self._built(rng, agent, site, self.policy, start, there, order)
         origin = rebuilt.astype(np.int32)
@@ -338,6 +339,11 @@ class Asla(ModelSearch):
         build, fine = built_ahead(rng, self.tree, evaluator, begun)
         return jax.tree.map(np.asarray, build), fine
 
+    def _count(self, rng: np.random.Generator, site: Site) -> int:
+        """How many atoms are taken out; one at least stays."""
+        most = min(self.most_removed, site.n_placed - 1)
+        return int(rng.integers(min(self.least_removed, most), most + 1))
+
     def _rebuilds(self, shared: Learned) -> bool:
         return self.rebuild > 0 and int(shared.memory.told) >= self.rebuild_from and int(shared.replay.rows) > 0
 
@@ -346,20 +352,6 @@ class Asla(ModelSearch):
         rows = lowest(memory)
         chosen = self.sampler(described(memory.positions[rows], system), memory.energy[rows])
         return memory.positions[rows[chosen]]
-
-    def _opened(self, rng: np.random.Generator, x: np.ndarray, shared: Learned, site: Site):
-        """A structure with a hole: positions (atoms, 3), which atoms are there, and the order in which they count as placed."""
-        searched = np.asarray(site.system.searched)
-        most = min(self.most_removed, site.n_placed - 1)
-        count = int(rng.integers(min(self.least_removed, most), most + 1))
-        out = building.removed(rng, site, x, count)
-        kept, order = np.flatnonzero(searched & ~out), np.full(len(searched), -1, np.int32)
-        order[kept] = np.arange(len(kept))
-        if site.free:  # anywhere will do: on voxels, in the middle
-            seat = building.seated(site, x, np.where(order < 0, len(order), order))
-            with jax.enable_x64(False):
-                x = x + np.asarray(site.grid.position(max(seat.voxels[kept[0]], 0)), float) - x[kept[0]]
-        return x.astype(np.float32), searched & ~out, order
 
     def _unseen(self, replay: Replay, site: Site, x, order, waiting: list[np.ndarray]) -> int | None:
         """The first candidate that was not an episode before and is not being evaluated; None if there is none."""
@@ -386,19 +378,13 @@ class Asla(ModelSearch):
         relaxed, narrow = relax_on(posterior, made, system, self.steps, self.energy_scale)
         if self.snap:
             orders = np.concatenate([order, np.repeat(order[:1], len(padded) - len(order), 0)])
-            relaxed, narrow = settled(np.stack([_snapped(site, *row) for row in zip(relaxed, orders, strict=True)]), system)
+            relaxed, narrow = settled(
+                np.stack([building.snapped(site, *of) for of in zip(relaxed, orders, strict=True)]), system
+            )
         values = promises(
             relaxed, narrow, posterior, memory, low, seen, system, self.acquisition, self.apart, self.energy_scale
         )
         return relaxed[: len(x)], values[: len(x)]
-
-
-def _snapped(site: Site, x: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Positions (atoms, 3) on voxels, where each atom has one of its own."""
-    seat = building.seated(site, x, order)
-    with jax.enable_x64(False):
-        there = np.asarray(site.grid.position(np.maximum(seat.voxels, 0)), float)
-    return np.where((order >= 0)[:, None], there, x) if seat.fine else x
 
 
 def _noted(order: np.ndarray, left: np.ndarray) -> np.ndarray:
