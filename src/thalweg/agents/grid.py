@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -52,25 +53,33 @@ class Grid(eqx.Module):
 
     def indices(self, flat) -> Array:
         """Indices (..., 3) along the axes from flat ones (...)."""
-        i, rest = jnp.divmod(jnp.asarray(flat), self.shape[1] * self.shape[2])
-        return jnp.stack([i, *jnp.divmod(rest, self.shape[2])], -1)
+        on = _module_of(flat, self.steps)
+        i, rest = on.divmod(on.asarray(flat), self.shape[1] * self.shape[2])
+        return on.stack([i, *on.divmod(rest, self.shape[2])], -1)
 
     def position(self, flat, dtype=jnp.float32) -> Array:
         """Positions (..., 3) of voxels by flat index (...)."""
-        return jnp.asarray(self.origin, dtype) + self.indices(flat).astype(dtype) @ jnp.asarray(self.steps, dtype)
+        on = _module_of(flat, self.steps)
+        return on.asarray(self.origin, dtype) + self.indices(flat).astype(dtype) @ on.asarray(self.steps, dtype)
 
     def nearest(self, positions) -> tuple[Array, Array]:
         """Flat indices (...) of the voxels nearest to positions (..., 3), and whether these are on the grid.
 
         Periodic axes wrap; along the others a position outside goes to the last voxel and is not on the grid.
         """
-        x = jnp.asarray(positions)
-        u = (x - jnp.asarray(self.origin, x.dtype)) @ jnp.linalg.inv(jnp.asarray(self.steps, x.dtype))
-        at = jnp.round(u).astype(jnp.int32)
-        size, wraps = np.asarray(self.shape), np.asarray(self.periodic)
-        wrapped = jnp.where(wraps, at % size, jnp.clip(at, 0, size - 1))
-        there = (jnp.asarray(wraps) | (wrapped == at)).all(-1)
+        on = _module_of(positions, self.steps)
+        x = on.asarray(positions)
+        u = (x - on.asarray(self.origin, x.dtype)) @ on.linalg.inv(on.asarray(self.steps, x.dtype))
+        at = on.round(u).astype(np.int32)
+        size, wraps = np.asarray(self.shape, np.int32), np.asarray(self.periodic)
+        wrapped = on.where(wraps, at % size, on.clip(at, 0, size - 1))
+        there = (wraps | (wrapped == at)).all(-1)
         return (wrapped[..., 0] * size[1] + wrapped[..., 1]) * size[2] + wrapped[..., 2], there
+
+
+def _module_of(*values):
+    """NumPy for what is on the host, where every operation of JAX would be dispatched by itself; else JAX's."""
+    return jnp if any(isinstance(v, jax.Array) for v in values) else np
 
 
 def grid_of(system: System, spacing: float) -> Grid:

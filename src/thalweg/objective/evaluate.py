@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import isfinite
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,13 +141,17 @@ def _projected(filter: Filter, structure: Structure, vectors: np.ndarray) -> np.
     if filter.moves_cell or type(filter).__name__ == "Positions":
         return vectors
     with jax.enable_x64(True):  # such filters are linear in positions and keep the cell
-        filter = as_leaves(filter, np.float64)
-        x = jnp.asarray(structure.positions)[..., None]
-        one = jnp.zeros(1)
-        out = Evaluation(one, jnp.asarray(vectors)[..., None], jnp.zeros((len(vectors), 1)), one == 0)
-        numbers = jnp.asarray(structure.numbers)[:, None]
-        pulled, _ = filter.pull(filter.pack(x, None), None, out, None, numbers)
-        return np.asarray(filter.unpack(pulled, None, numbers)[0])[..., 0]
+        x, numbers = np.asarray(structure.positions, np.float64), np.asarray(structure.numbers)
+        return np.asarray(_pulled(as_leaves(filter, np.float64), x, numbers, np.asarray(vectors, np.float64)))
+
+
+@eqx.filter_jit
+def _pulled(filter: Filter, x, numbers, vectors):
+    one = jnp.zeros(1)
+    out = Evaluation(one, vectors[..., None], jnp.zeros((len(vectors), 1)), one == 0)
+    lanes = numbers[:, None]
+    pulled, _ = filter.pull(filter.pack(x[..., None], None), None, out, None, lanes)
+    return filter.unpack(pulled, None, lanes)[0][..., 0]
 
 
 def _escaped(objective: Evaluate, structure: Structure, velocities: np.ndarray, record: Record) -> Structure:

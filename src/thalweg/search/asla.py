@@ -256,12 +256,11 @@ class Asla(ModelSearch):
         """Positions (atoms, 3), origin, and what is noted of one proposal."""
         rng = random_numbers(key)
         memory: Memory = shared.memory
-        x, order, origin = self._candidates(key, rng, shared, site)
-        blank = np.zeros((self.reuse, *x.shape[1:2], 4))
+        blank = np.zeros((self.reuse, len(site.system.numbers), 4))
         blank[..., 3] = -2
         if self.surrogate is None or int(memory.known.sum()) < self.n_initial:
-            return self._as_built(rng, shared.replay, site, (x, order, origin), blank, waiting)
-        built = (x, order, origin)
+            return self._as_built(rng, shared, site, self._candidates(rng, shared, site, 1), blank, waiting)
+        built = x, order, origin = self._candidates(rng, shared, site, self.candidates)
         kept = shared.left[(shared.left[..., 3] > -2).any(1)]
         if len(kept):
             x, order = np.concatenate([x, kept[..., :3]]), np.concatenate([order, kept[..., 3].astype(np.int32)])
@@ -269,31 +268,35 @@ class Asla(ModelSearch):
         x, values = self._valued(x, order, memory, site, waiting)
         best = np.argsort(values, kind="stable")
         if not np.isfinite(values[best[0]]):  # the model leads all of them to what was looked at, or into each other
-            return self._as_built(rng, shared.replay, site, built, blank, waiting)
+            return self._as_built(rng, shared, site, built, blank, waiting)
         first, others = best[0], [k for k in best[1 : 1 + self.reuse] if np.isfinite(values[k])]
         for row, k in enumerate(others):
             blank[row] = np.concatenate([x[k], order[k][:, None]], 1)
         return x[first], origin[first], _noted(order[first], blank)
 
-    def _as_built(self, rng: np.random.Generator, replay: Replay, site: Site, built, blank, waiting: list[np.ndarray]):
+    def _as_built(self, rng: np.random.Generator, shared: Learned, site: Site, built, blank, waiting: list[np.ndarray]):
         """A proposal that no model has touched, from positions, orders and origins of what was built."""
         x, order, origin = built
-        k = self._unseen(replay, site, x, order, waiting)
-        if k is None:  # the agent repeats itself: chance does not
-            n, atoms = self.candidates, x.shape[1]
-            start = np.broadcast_to(np.asarray(site.grid.position(site.grid.middle), np.float32), (n, atoms, 3))
-            x, order, whole = self._built(
-                rng, None, site, Uniform(), start, np.zeros((n, atoms), bool), np.full((n, atoms), -1)
-            )
+        k = self._unseen(shared.replay, site, x, order, waiting)
+        if k is None and self.candidates > 1:  # the agent repeats itself: it is curious, and may do better if asked again
+            x, order, origin = self._candidates(rng, shared, site, self.candidates)
+            k = self._unseen(shared.replay, site, x, order, waiting)
+        if k is None:  # chance does not repeat itself
+            n = self.candidates
+            x, order, whole = self._built(rng, None, site, Uniform(), *self._ground(site, n))
             x, order, origin = x[whole], order[whole], np.zeros(int(whole.sum()), np.int32)
-            k = self._unseen(replay, site, x, order, waiting) or 0
+            k = self._unseen(shared.replay, site, x, order, waiting) or 0
         return x[k], origin[k], _noted(order[k], blank)
 
-    def _candidates(self, key, rng: np.random.Generator, shared: Learned, site: Site):
-        """Positions (n, atoms, 3), orders (n, atoms) and origins (n,) of what the agent builds; n is at least 1."""
-        n, atoms = self.candidates, len(site.system.numbers)
+    def _ground(self, site: Site, n: int):
+        """Positions (n, atoms, 3), what is there (n, atoms), and orders (n, atoms) before anything was placed."""
+        atoms = len(site.system.numbers)
         start = np.broadcast_to(np.asarray(site.grid.position(site.grid.middle), np.float32), (n, atoms, 3)).copy()
-        there, order = np.zeros((n, atoms), bool), np.full((n, atoms), -1, np.int32)
+        return start, np.zeros((n, atoms), bool), np.full((n, atoms), -1, np.int32)
+
+    def _candidates(self, rng: np.random.Generator, shared: Learned, site: Site, n: int):
+        """Positions (k, atoms, 3), orders (k, atoms) and origins (k,) of `n` builds by the agent; k is at least 1."""
+        start, there, order = self._ground(site, n)
         rebuilt = np.zeros(n, bool)
         low = self._sampled(shared.memory, site.system) if self._rebuilds(shared) else None
         for k in range(n):
@@ -309,7 +312,7 @@ class Asla(ModelSearch):
             x[0], orders, whole = ahead.positions[0], np.concatenate([ahead.order, orders[1:]]), np.append(fine, whole[1:])
             origin[0] = 2
         if not whole.any():
-            return self._candidates(key, rng, shared, site)
+            return self._candidates(rng, shared, site, max(n, self.candidates))
         return x[whole], orders[whole], origin[whole]
 
     def _built(self, rng: np.random.Generator, agent: Agent | None, site: Site, policy: Policy, start, there, order):

@@ -147,6 +147,7 @@ def structures_of(system: System, positions, cells=None) -> Structure:
     return Structure(positions, spread(system.numbers), cells, spread(system.fixed), system.pbc)
 
 
+@jax.jit  # on the host every operation of a key would be dispatched by itself: 40 ms
 def walker_keys(key, index, count):
     """One key per walker from the run's key, the walker's index and a counter: independent of who is asked when."""
     return jax.vmap(lambda i, c: jr.fold_in(jr.fold_in(key, i), c))(index, count)

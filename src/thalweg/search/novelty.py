@@ -14,6 +14,7 @@ from thalweg.leaves import as_leaves
 from thalweg.search.base import structures_of
 from thalweg.search.memory import Memory
 from thalweg.surrogates.fingerprint import Fingerprint
+from thalweg.surrogates.memo import Memo, digest
 from thalweg.surrogates.surroundings import images_of, unit_of
 from thalweg.system import System
 
@@ -21,6 +22,8 @@ from thalweg.system import System
 POOL, FAILURES, PENDING, FIRST = 64, 16, 48, 16
 #: Neighbours within the reach of angles that fingerprints tell apart, and angles computed at a time.
 CROWD, ANGLES = 40, 400_000
+
+_DESCRIBED = Memo(5e7)
 
 
 class Seen(NamedTuple):
@@ -43,9 +46,7 @@ def seen_by(memory: Memory, low: np.ndarray, waiting: list[np.ndarray], system: 
     failed = np.flatnonzero(np.isnan(memory.energy) & (np.arange(len(memory.energy)) < memory.rows))[-FAILURES:]
     others = [*memory.positions[failed], *waiting[-PENDING:]]
     others = np.reshape(others, (-1, *memory.positions.shape[1:]))
-    x = np.concatenate([memory.positions[low], others, memory.positions[first]])
-    full = POOL + FAILURES + PENDING + FIRST
-    features = described(np.concatenate([x, np.repeat(x[:1], full - len(x), 0)]), system)
+    features = _described_before(np.concatenate([memory.positions[low], others, memory.positions[first]]), system)
     ends = np.cumsum([len(low), len(others), len(first)])
     return Seen(features[: ends[0]], features[ends[0] : ends[1]], features[ends[1] : ends[2]])
 
@@ -76,6 +77,14 @@ def described(x, system: System) -> np.ndarray:
     images = images_of(np.asarray(system.cell), system.pbc, fingerprint.reach)
     structures = structures_of(as_leaves(system, np.float64), jnp.asarray(x, jnp.float64))
     return np.asarray(_describe(as_leaves(fingerprint, np.float64), structures, species, images))
+
+
+def _described_before(x: np.ndarray, system: System) -> np.ndarray:
+    """The same, computed only for what was not described before: most of a memory was."""
+    numbers, cell = np.asarray(system.numbers), np.asarray(system.cell, float)
+    base = digest(numbers, cell, system.pbc, unit_of(system))
+    look = lambda many: (described(many.positions, system),)
+    return _DESCRIBED.rows(base, look, x, numbers, np.broadcast_to(cell, (len(x), 3, 3)), system.pbc)[0]
 
 
 def typical2(features: np.ndarray) -> float:

@@ -3,65 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from hashlib import blake2b
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from thalweg.structure import Structure
 from thalweg.surrogates.batched import in_blocks
+from thalweg.surrogates.memo import Memo, digest
 
-#: Structures that are described at a time.
-FEW = 4
 #: Pairs of atoms whose slopes are computed at a time for one structure.
 PAIRS = 30_000
-
-
-class Memo:
-    """Arrays by what they were computed from, the latest of them: a search fits again and again to nearly the same data."""
-
-    def __init__(self, size: float = 3e8):
-        self.size = size  # bytes
-        self._held: OrderedDict[bytes, tuple] = OrderedDict()
-
-    def rows(self, base: bytes, function, positions, numbers, cells, pbc) -> list[np.ndarray]:
-        """Arrays (structures, ...) that a compiled `function` of a batch returns; computed only for what is new."""
-        keys = [
-            blake2b(base + x.tobytes() + c.tobytes(), digest_size=16).digest() for x, c in zip(positions, cells, strict=True)
-        ]
-        new = np.array([k for k, key in enumerate(keys) if key not in self._held], int)
-        if len(new):
-            with jax.enable_x64(True):
-                made = in_blocks(function, positions[new], numbers, cells[new], pbc, FEW)
-            for k, row in zip(new, zip(*made, strict=True), strict=True):
-                self._held[keys[k]] = row
-        for key in keys:
-            self._held.move_to_end(key)
-        found = [np.stack(column) for column in zip(*(self._held[key] for key in keys), strict=True)]
-        each = sum(a[0].nbytes for a in found)
-        while len(self._held) * each > self.size and len(self._held) > 1:
-            self._held.popitem(last=False)
-        return found
 
 
 _PUSHED, _PROJECTED = Memo(), Memo()
 
 
-def _digest(*things) -> bytes:
-    """What a computation depends on, besides the structures."""
-    leaves, tree = jax.tree.flatten(things)
-    parts = [np.asarray(leaf).tobytes() for leaf in leaves]
-    return blake2b(b"".join([repr(tree).encode(), *parts]), digest_size=16).digest()
-
-
 def pushed(scheme, x, numbers, cells, pbc):
     """Repulsions (structures,), their forces, and whether environments are finite."""
     environments, prior, species, images, crowd = scheme
-    base = _digest(scheme, numbers, pbc)
+    base = digest(scheme, numbers, pbc)
     look = lambda many: _pushed_block(environments, prior, species, images, crowd, many)
     repulsion, push, finite = _PUSHED.rows(base, look, x, numbers, cells, pbc)
     return repulsion, push, finite.astype(bool)
@@ -77,7 +39,7 @@ def looked(scheme, x, numbers, cells, pbc):
 def projected(scheme, projection, x, numbers, cells, pbc):
     """Projected features (structures, atoms, kept) and their slopes (structures, 3 atoms, atoms, kept)."""
     environments, _, species, images, crowd = scheme
-    base = _digest(scheme, projection, numbers, pbc)
+    base = digest(scheme, projection, numbers, pbc)
     with jax.enable_x64(True):
         traced = jnp.asarray(projection)
     look = lambda many: _projected_block(environments, traced, species, images, crowd, many)
