@@ -84,11 +84,15 @@ class Memory(eqx.Module):
         )
 
     def dataset(self, system: System, rows: int | None = None) -> Dataset:
-        """The first `rows` of it (all), those without an energy not valid, for a surrogate."""
+        """The first `rows` of it (all), those without an energy not valid, for a surrogate.
+
+        Forces on fixed atoms count as unknown: they never move, and a slab would cost many times what is built on it.
+        """
         rows = int(self.rows) if rows is None else rows
         valid = self.known & (np.arange(len(self.energy)) < rows)
         energy = np.where(valid, self.energy, 0.0)
-        return Dataset(self.positions, self.cell, energy, self.forces, valid, np.asarray(system.numbers), system.pbc)
+        forces = np.where(np.asarray(system.fixed)[:, None], np.nan, self.forces)
+        return Dataset(self.positions, self.cell, energy, forces, valid, np.asarray(system.numbers), system.pbc)
 
     def structures(self, rows: np.ndarray, system: System) -> Structure:
         """Evaluated structures by row."""

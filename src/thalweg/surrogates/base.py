@@ -15,7 +15,7 @@ from thalweg.typing import Array, Bool, Float, Int
 class Dataset(eqx.Module):
     """Evaluated structures of one composition, padded to few sizes: rows with `valid` False hold nothing.
 
-    Energies in eV (or the potential's unit), forces in eV/Å. Forces of rows where they are unknown are NaN.
+    Energies in eV (or the potential's unit), forces in eV/Å, NaN where they are unknown.
     """
 
     positions: Float[Array, "rows atoms 3"]

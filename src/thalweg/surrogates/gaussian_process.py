@@ -185,11 +185,12 @@ def downhill(positions, forces, step: float):
 
     The atom of the largest force moves by `step`; the gain is to first order.
     """
+    forces = np.where(np.isfinite(forces), forces, 0)
     largest = np.sqrt((forces**2).sum(-1)).max(-1)
-    has = np.isfinite(largest) & (largest > 1e-3)
+    has = largest > 1e-3
     scale = np.where(has, step / np.where(has, largest, 1), 0)[:, None, None]
-    move = scale * np.where(np.isfinite(forces), forces, 0)
-    return positions + move, (move * np.where(np.isfinite(forces), forces, 0)).sum((1, 2)), has
+    move = scale * forces
+    return positions + move, (move * forces).sum((1, 2)), has
 
 
 def described(scheme, positions, numbers, cells, pbc) -> tuple[np.ndarray, np.ndarray]:

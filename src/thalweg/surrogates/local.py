@@ -94,7 +94,8 @@ class LocalPosterior(StructurePosterior):
 
 
 class Rows(NamedTuple):
-    """Observations of structures: design (structures, 1 + 3 atoms, inducing rows), targets and noise (structures, ...)."""
+    """Observations of structures, targets and noise (structures, ...), by design (structures, 1 + 3 told, inducing rows): of
+    the energy, and of the forces on the atoms where they are told."""
 
     design: np.ndarray
     own: np.ndarray  # covariance of each structure with itself (structures,)
@@ -158,14 +159,16 @@ class LocalGaussianProcess(Surrogate):
         if projection is None:
             radial, angular = looked(scheme, x, numbers, cells, data.pbc)
             projection = self._projection(radial, angular, numbers)
-        features, slopes = projected(scheme, projection, x, numbers, cells, data.pbc)
+        told = np.flatnonzero(np.isfinite(forces).any((0, 2)))  # atoms on which a force is known
+        features, slopes = projected(scheme, projection, x, numbers, cells, data.pbc, told)
         inducing, kinds = self._inducing(features, numbers, species)
         length = np.asarray(self.length * np.sqrt(2.0))
         model = LocalModel(environments, leaves, projection, inducing, kinds, length, species, crowd)
         design, own = _designed(model, features, slopes, numbers)
         atoms = int((numbers >= 0).sum())
         mean = float((energy - repulsion).mean()) / atoms
-        observed = self._observed(design, own, energy, repulsion + mean * atoms, forces - push, forces, atoms)
+        known = forces[:, told]
+        observed = self._observed(design, own, energy, repulsion + mean * atoms, known - push[:, told], known, atoms)
         covariance = _covariance(np.asarray(model.inducing), np.asarray(model.kinds), float(model.length))
         solution = solve(observed, covariance, float(self.signal * self.energy_unit))
         return LocalPosterior(
@@ -219,7 +222,7 @@ class LocalGaussianProcess(Surrogate):
         n = len(energy)
         unit = float(self.energy_unit)
         known = np.isfinite(forces)
-        high = np.nan_to_num(np.abs(raw)).max((1, 2)) / unit
+        high = np.nan_to_num(np.abs(raw)).max((1, 2), initial=0) / unit
         above = (energy - energy.min()) / unit
         sigma_e = self.energy_noise * unit * np.sqrt(atoms) * (1 + above / 10)
         sigma_f = np.where(known, (self.force_noise * unit * (1 + high / 10))[:, None, None], np.inf)
@@ -282,7 +285,7 @@ def _covariance(inducing, kinds, length: float) -> np.ndarray:
 
 
 def _designed(model: LocalModel, features, slopes, numbers):
-    """What inducing environments add to energy and forces (structures, 1 + 3 atoms, rows); own covariances (structures,)."""
+    """What inducing environments add to energy and forces (structures, 1 + 3 told, rows); own covariances (structures,)."""
     parts = []
     with jax.enable_x64(True):
         model = as_leaves(model, np.float64)
@@ -300,7 +303,7 @@ def _design_block(model: LocalModel, features, slopes, numbers):
     def one(own, slope):
         cross, total = model.covariances(own, numbers)
         # d/dx exp(-|f - m|^2 / 2 l^2) = exp(..) (m - f) df/dx / l^2
-        toward = slope @ model.inducing.T.astype(slope.dtype) - (slope * own).sum(-1, keepdims=True)  # (3 atoms, atoms, rows)
+        toward = slope @ model.inducing.T.astype(slope.dtype) - (slope * own).sum(-1, keepdims=True)  # (3 told, atoms, rows)
         forces = -(toward * (cross / model.length**2)).sum(1)
         return jnp.concatenate([cross.sum(0)[None], forces]), total
 

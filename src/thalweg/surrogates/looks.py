@@ -7,6 +7,7 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from thalweg.structure import Structure
@@ -36,13 +37,15 @@ def looked(scheme, x, numbers, cells, pbc):
         return in_blocks(lambda many: _looked_block(environments, species, images, crowd, many), x, numbers, cells, pbc)
 
 
-def projected(scheme, projection, x, numbers, cells, pbc):
-    """Projected features (structures, atoms, kept) and their slopes (structures, 3 atoms, atoms, kept)."""
+def projected(scheme, projection, x, numbers, cells, pbc, told):
+    """Projected features (structures, atoms, kept) and their slopes (structures, 3 told, atoms, kept) along the coordinates
+    of atoms by index (told,)."""
     environments, _, species, images, crowd = scheme
-    base = digest(scheme, projection, numbers, pbc)
+    base = digest(scheme, projection, numbers, pbc, told)
     with jax.enable_x64(True):
         traced = jnp.asarray(projection)
-    look = lambda many: _projected_block(environments, traced, species, images, crowd, many)
+    along = np.eye(3 * x.shape[1])[(3 * told[:, None] + np.arange(3)).ravel()]
+    look = lambda many: _projected_block(environments, traced, species, images, crowd, along, many)
     return _PROJECTED.rows(base, look, x, numbers, cells, pbc)
 
 
@@ -62,7 +65,7 @@ def _looked_block(environments, species, images, crowd, structures):
 
 
 @eqx.filter_jit
-def _projected_block(environments, projection, species, images, crowd, structures):
+def _projected_block(environments, projection, species, images, crowd, along, structures):
     def one(s):
         shape = s.positions.shape
 
@@ -74,7 +77,7 @@ def _projected_block(environments, projection, species, images, crowd, structure
         # Directions are taken few at a time where atoms have many neighbours and images: all at once would fill the memory.
         pairs = shape[0] ** 2 * math.prod(2 * k + 1 for k in images)
         slope = lambda t: jax.jvp(features, (flat,), (t,))[1]
-        slopes = lax.map(slope, jnp.eye(flat.size, dtype=flat.dtype), batch_size=max(1, min(flat.size, PAIRS // pairs)))
+        slopes = lax.map(slope, along, batch_size=max(1, min(len(along), PAIRS // pairs)))
         # Against the noise of forces single precision is plenty for what takes the most memory.
         return features(flat), slopes.astype(jnp.float32)
 
