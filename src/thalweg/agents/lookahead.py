@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax import lax
 
 from thalweg.agents import building
 from thalweg.agents.agent import Agent
@@ -58,8 +57,13 @@ class Lookahead(Evaluator):
         with jax.enable_x64(False):
             before = _stacked([s.before[0] for s in states], self.rows)
             kind, voxel = (_padded(np.array([getattr(s, n) for s in states], np.int32), self.rows) for n in ("kind", "voxel"))
-            after, maps, peaks, done = _looked(self.agent, self.site, before, kind, voxel)
-            after, maps, peaks, done = (jax.tree.map(np.asarray, a) for a in (after, maps, peaks, done))
+            after, may, done = _placed(self.site, before, kind, voxel)
+            done = np.asarray(done)
+            if done.all():  # the last placements of an episode: nobody asks what would follow
+                maps, peaks = np.full(may.shape, -np.inf, np.float32), np.zeros(may.shape, bool)
+            else:
+                maps, peaks = (np.asarray(a) for a in _valued(self.agent, self.site, after, may))
+            after = jax.tree.map(np.asarray, after)
         n = len(states)
         for k, state in enumerate(states):
             state.after.append(jax.tree.map(lambda a, k=k: a[k].copy(), after))
@@ -109,19 +113,17 @@ def built_ahead(rng: np.random.Generator, search: TreeSearch, evaluator: Lookahe
 
 
 @eqx.filter_jit
-def _looked(agent: Agent, site: Site, before: Build, kind, voxel):
-    """Builds after one more placement (none where `kind` is -1), values (batch, kinds, voxels), peaks, and which are done."""
+def _placed(site: Site, before: Build, kind, voxel):
+    """Builds after one more placement (none where `kind` is -1), what may follow (batch, kinds, voxels), and which are done."""
     build = building.placed(site, before, jnp.maximum(kind, 0), voxel, kind >= 0)
-    done = ~(jnp.asarray(site.system.searched) & ~build.there).any(1)
-    may = building.allowed(site, build)
+    return build, building.allowed(site, build), ~(jnp.asarray(site.system.searched) & ~build.there).any(1)
 
-    def valued(_):
-        return agent.maps(site.grid, build.positions, site.kinds, build.there, site.system.cell)
 
-    # The last placements of an episode: nobody asks what would follow.
-    maps = lax.cond(done.all(), lambda _: jnp.zeros(may.shape, jnp.float32), valued, None)
-    maps = jnp.where(may, maps, -jnp.inf)
-    return build, maps, peaks_of(maps, site.grid), done
+@eqx.filter_jit
+def _valued(agent: Agent, site: Site, build: Build, may):
+    """Values (batch, kinds, voxels) and their peaks. Not under a condition, where XLA's convolutions for CPUs are slow too."""
+    maps = jnp.where(may, agent.maps(site.grid, build.positions, site.kinds, build.there, site.system.cell), -jnp.inf)
+    return maps, peaks_of(maps, site.grid)
 
 
 def peaks_of(maps, grid: Grid):

@@ -69,7 +69,8 @@ ADATOMS = {"asla": PLAIN, "uniform": BLIND, "asla-pa": CHOOSING, "uniform-pa": U
 LOOKING = {
     "asla-pa": CHOOSING,
     **{
-        f"mcts-{name}": {**CHOOSING, "tree": {"kind": "tree-search", "completion": name}}
+        # From the start: half of the restarts succeed before the tree would grow by default.
+        f"mcts-{name}": {**CHOOSING, "tree": {"kind": "tree-search", "completion": name, "first_episode": 20}}
         for name in ("far-away", "uniform", "greedy")
     },
     "uniform-pa": UNIFORM,
