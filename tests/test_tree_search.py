@@ -252,8 +252,8 @@ def test_builds_are_looked_ahead(completion):
         ahead.append(by_hand(x, numbers))
         greedy.append(by_hand(np.asarray(alone.positions[0], float), numbers))
         if seed == 0:
-            compiled = (lookahead._looked._cached._cache_size(), lookahead._mean._cached._cache_size())
-    assert (lookahead._looked._cached._cache_size(), lookahead._mean._cached._cache_size()) == compiled
+            compiled = [f._cached._cache_size() for f in (lookahead._placed, lookahead._valued, lookahead._mean)]
+    assert [f._cached._cache_size() for f in (lookahead._placed, lookahead._valued, lookahead._mean)] == compiled
     # Three bonds are -3 at best. An untrained agent puts atoms anywhere.
     assert max(ahead) < -2
     assert max(greedy) > 0
