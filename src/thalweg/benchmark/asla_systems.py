@@ -177,9 +177,9 @@ def _gold() -> Atoms:
     return Atoms("Au", [(0.0, 0.0, 0.0)])
 
 
-def sheet(edge: float) -> Atoms:
-    """24 atoms of graphite in a rectangle of about 3 x 2 times the conventional cell, `edge` (Å) that of the hexagonal one."""
-    made = make_supercell(graphene(a=edge, vacuum=5.0), [[1, 0, 0], [1, 2, 0], [0, 0, 1]]).repeat((3, 2, 1))
+def sheet(edge: float, repeats: tuple[int, int] = (3, 2)) -> Atoms:
+    """Graphite in a rectangle of so many times the conventional cell of 4 atoms, `edge` (Å) that of the hexagonal one."""
+    made = make_supercell(graphene(a=edge, vacuum=5.0), [[1, 0, 0], [1, 2, 0], [0, 0, 1]]).repeat((*repeats, 1))
     made.pbc = (True, True, False)
     made.positions -= made.positions[0]
     made.wrap(eps=1e-6)
@@ -205,10 +205,11 @@ def _twice() -> Atoms:
     return slab((6, 3)) + added + other
 
 
-def _carbon(edge: float, potential: dict) -> dict:
-    cell = sheet(edge).cell.array
+def _carbon(edge: float, potential: dict, repeats: tuple[int, int] = (3, 2)) -> dict:
+    made = sheet(edge, repeats)
+    cell = made.cell.array
     region = {"kind": "plane", "vectors": cell[:2, :2].tolist(), "height": 0.0, "periodic": [True, True]}
-    return {"system": {"add": "C23", "fix": "all", "dimensions": 2, "region": region}, "potential": potential}
+    return {"system": {"add": f"C{len(made) - 1}", "fix": "all", "dimensions": 2, "region": region}, "potential": potential}
 
 
 def _above(cells: tuple[int, int], added: str) -> dict:
@@ -247,6 +248,10 @@ PROBLEMS = {
         Problem(
             "graphene", "23 C about one in a periodic plane, Tersoff, grid of 38 x 44", _carbon(2.53, {"kind": "tersoff"}),
             lambda: sheet(2.53), 2000, lambda: sheet(2.53)[:1],
+        ),
+        Problem(
+            "graphene-12", "11 C about one in a periodic plane, Tersoff, grid of 38 x 22",
+            _carbon(2.53, {"kind": "tersoff"}, (3, 1)), lambda: sheet(2.53, (3, 1)), 1500, lambda: sheet(2.53, (3, 1))[:1],
         ),
         Problem(
             "graphene-xtb", "23 C about one in a periodic plane, GFN1-xTB, grid of 37 x 43", _carbon(2.46, XTB),
