@@ -25,6 +25,7 @@ from thalweg.composition import KEYS, Composition, composition, formula_of
 from thalweg.errors import InputError, suggest
 from thalweg.formula import MODELS
 from thalweg.potentials.base import Potential
+from thalweg.potentials.landscapes import Landscape
 from thalweg.relax.driver import Relaxation, relax
 from thalweg.relax.filters import CellFilter, Filter
 from thalweg.relax.lbfgs import LBFGS
@@ -256,8 +257,8 @@ def _potentials_for(numbers: np.ndarray) -> str:
     fitting = []
     for kind in registry.COMPONENTS["potential"]:
         cls = registry.find("potential", kind)
-        if cls.check is Potential.check or not cls.traceable:
-            continue  # one that takes all species has parameters for none
+        if cls.check is Potential.check or not cls.traceable or issubclass(cls, Landscape):
+            continue  # one that takes all species has parameters for none, and test functions are asked for
         try:
             cls().check(numbers)
             fitting.append(kind)

@@ -62,6 +62,12 @@ class Potential(eqx.Module):
         """True where small cells are treated by the minimum image convention instead of by full image sums."""
         return bool(getattr(self, "minimum_image", False))
 
+    @property
+    def variables(self) -> int | None:
+        """None for atoms. A number where the coordinates of the particles, one after the other, are so many variables of a
+        function: then particles do not change places, directions differ, and what is left over means nothing."""
+        return None
+
     def space(self, cell, pbc, slack: float = 1.0) -> Space | None:
         """The `Space` of cells (*batch, 3, 3) for this potential; None without periodic axes.
 
