@@ -323,12 +323,16 @@ class PLNetwork(eqx.Module):
 
     def scaled(self, x) -> Array:
         """Rows v of x (batch, dim)."""
-        off = x - jnp.asarray(self.shift, x.dtype)
+        off = x - self.shift.astype(x.dtype)
         return off * self.scale if self.scale.ndim == 1 else off @ self.scale
+
+    def bowl(self, v) -> Array:
+        """|G|² / 2 (batch,) of rows v (batch, dim)."""
+        return (self.mapped(v) ** 2).sum(-1) / 2
 
     def values(self, x) -> Array:
         """f (batch,) of rows x (batch, dim)."""
-        return self.height * (self.offset + (self.mapped(self.scaled(x)) ** 2).sum(-1) / 2)
+        return self.height * (self.offset + self.bowl(self.scaled(x)))
 
     def gradients(self, x) -> Array:
         """Gradients of f (batch, dim) at rows x (batch, dim)."""
