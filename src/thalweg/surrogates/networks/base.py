@@ -37,10 +37,17 @@ class Subject:
             return energy
         low = np.flatnonzero(~(energy > -self.offset))
         if len(low):
+            value, where = energy[low[0]], low[0]
             raise InputError(
-                f"the energy {energy[low[0]]:g} of structure {low[0]} has no log(V + {self.offset:g}); use a larger offset, or none"
+                f"the energy {value:g} of structure {where} has no log(V + {self.offset:g}); use a larger offset, or none"
             )
         return np.log(energy + self.offset)
+
+    def target_forces(self, energy, forces) -> np.ndarray:
+        """Minus the derivative of the target, from energies (rows,) and forces (rows, atoms, 3); NaN stays NaN."""
+        if self.offset is None:
+            return np.asarray(forces)
+        return np.asarray(forces) / (np.asarray(energy) + self.offset)[:, None, None]
 
     def energy(self, target):
         """The energy of a target (rows,); the inverse of `target`."""
@@ -48,6 +55,10 @@ class Subject:
             return target
         exp = np.exp if isinstance(target, np.ndarray) else jnp.exp
         return exp(target) - self.offset
+
+
+#: What `shift` and `scale` are before a network has seen targets.
+ZERO, ONE = np.zeros((), np.float32), np.ones((), np.float32)
 
 
 class EnergyNetwork(eqx.Module):
@@ -61,8 +72,8 @@ class EnergyNetwork(eqx.Module):
     kind: ClassVar[str]
     #: True where the form of the energy (a sum over pairs) is built in: such a network is no fair rival.
     told: ClassVar[bool] = False
-    #: True where exchanging equal atoms changes nothing; the others see permuted structures in training.
-    symmetric: ClassVar[bool] = True
+    #: Names of what is done to structures in training, where the network lacks a symmetry (`augment`).
+    augmentations: ClassVar[tuple[str, ...]] = ()
 
     shift: eqx.AbstractVar[Array]
     scale: eqx.AbstractVar[Array]
@@ -84,6 +95,14 @@ class EnergyNetwork(eqx.Module):
         target = np.asarray(target, np.float64)
         values = np.array(target.mean(), np.float32), np.array(max(float(target.std()), 1e-6), np.float32)
         return eqx.tree_at(lambda n: (n.shift, n.scale), self, values)
+
+    def for_training(self, positions, numbers) -> EnergyNetwork:
+        """The same network in the form that is fastest on these structures (rows, atoms, 3); its arrays are the same."""
+        return self
+
+    def for_use(self) -> EnergyNetwork:
+        """The same network in the form that is right for any structure."""
+        return self
 
     def trainable(self) -> EnergyNetwork:
         """The same tree with True in place of every array that training may change, and False in place of the others."""

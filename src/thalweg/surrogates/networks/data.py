@@ -99,23 +99,34 @@ def lennard_jones(positions) -> np.ndarray:
     return out
 
 
-def full(rng: np.random.Generator, count: int, atoms: int = 32, box: float = 32.0) -> EnergyData:
+def full(rng: np.random.Generator, count: int, atoms: int = 32, box: float = 32.0, offset: float = OFFSET) -> EnergyData:
     """Atoms placed uniformly in a square box, everything kept: a quarter of the energies is negative, the highest are 1e30.
 
-    The target is log(V + 32). The energy of 32 atoms in a plane can be below -32, where it has no logarithm: random
-    structures never come near (the lowest of 40,000 has -6.6), and where one does it is an error and not a number.
+    The target is log(V + `offset`). The energy of 32 atoms in a plane can be below -32, where it has no logarithm: random
+    structures never come near, relaxed ones do. There it is an error and not a number, and mended by a larger offset.
     """
-    return _drawn(rng, count, atoms, box, lambda energy: np.isfinite(energy), "full")
+    return _drawn(rng, count, (atoms, box, offset), np.isfinite, "full")
 
 
-def low_energy(rng: np.random.Generator, count: int, atoms: int = 32, box: float = 32.0, highest: float = LOW) -> EnergyData:
-    """The same, of which only structures with log(V + 32) < `highest` are kept: a little more than half of them."""
-    limit = np.exp(highest) - OFFSET
-    return _drawn(rng, count, atoms, box, lambda energy: energy < limit, "low-energy")
+def low_energy(
+    rng: np.random.Generator,
+    count: int,
+    atoms: int = 32,
+    box: float = 32.0,
+    offset: float = OFFSET,
+    highest: float = LOW,
+) -> EnergyData:
+    """The same, of which only structures with log(V + `offset`) < `highest` are kept: a little more than half of them.
+
+    Where the limit of the published set was is not known; this one is such that a constant does as well as it did there.
+    """
+    limit = np.exp(highest) - offset
+    return _drawn(rng, count, (atoms, box, offset), lambda energy: energy < limit, "low-energy")
 
 
-def _drawn(rng, count: int, atoms: int, box: float, kept: Callable, name: str) -> EnergyData:
-    """Uniform structures that are `kept`, until there are `count`. Raises `InputError` where nearly none is."""
+def _drawn(rng, count: int, made: tuple[int, float, float], kept: Callable, name: str) -> EnergyData:
+    """Uniform structures that are `kept`, until there are `count`; `made` is atoms, box, offset. Raises `InputError` where nearly none is."""
+    atoms, box, offset = made
     if count < 1 or atoms < 2 or not box > 0:
         raise InputError(f"{count} structures of {atoms} atoms in a box of {box:g}: all must be positive, and atoms at least 2")
     found, energies, tried, have = [], [], 0, 0
@@ -129,7 +140,7 @@ def _drawn(rng, count: int, atoms: int, box: float, kept: Callable, name: str) -
         tried, have = tried + len(x), have + int(good.sum())
         if tried >= 10_000 and have < tried / 1000:
             raise InputError(f"of {tried} random structures {have} are low enough; raise the limit or enlarge the box")
-    subject = Subject(atoms, (0,), 2, float(box), 1.0, OFFSET)
+    subject = Subject(atoms, (0,), 2, float(box), 1.0, float(offset))
     numbers = np.zeros(atoms, np.int32)
     return EnergyData(np.concatenate(found)[:count], numbers, np.concatenate(energies)[:count], subject, name)
 
