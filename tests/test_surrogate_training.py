@@ -1,11 +1,22 @@
 """Surrogates trained from inputs: recipes, folders, resuming to the last bit, and the search for hyper-parameters."""
 
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
+from thalweg import cli
+from thalweg.commands import train_surrogate
+from thalweg.config import parse_toml
 from thalweg.errors import InputError, RunFolderError
+from thalweg.learning import surrogate_files, surrogate_recipe
 from thalweg.learning.tuning import Choice, Range, Trial, space_of, tune
 
 RATE = {"low": 1e-4, "high": 1.0, "log": True}
@@ -66,3 +77,116 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     assert len(calls) == 11
     with pytest.raises(RunFolderError, match="another seed"):
         tune(killed, SPACE, trials=9, group=3, seed=6, journal=journal)
+
+
+INPUT = """
+[data]
+count = 60
+
+[surrogate]
+kind = "mlp"
+width = 4
+layers = 1
+
+[train]
+epochs = 4
+batch = 16
+"""
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A folder with an input, in which commands are run; how it is run: arguments in, exit code out."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(INPUT)
+    return lambda *arguments: cli.main(["train", *arguments, "-q"] if "-q" not in arguments else list(arguments))
+
+
+def weights(folder: str) -> dict:
+    return json.loads(Path(folder, "weights.json").read_text())
+
+
+def test_a_training_resumed_is_one_that_nobody_stopped(trained, monkeypatch, capsys):
+    assert trained("mine.toml", "-o", "whole", "--out", "copy.json") == 0
+    said = capsys.readouterr().out
+    assert "constant mean" in said
+    scores = json.loads(Path("whole/metrics.json").read_text())
+    assert scores["structures"] == {"train": 48, "validation": 6, "test": 6}
+    assert len(scores["history"]) == 4
+    # Killed in the middle of its third epoch: what was written after the second is all there is.
+    real = train_surrogate.surrogate_files.keep
+
+    def killed(folder, recipe, progress=None):
+        real(folder, recipe, progress)
+        if progress is not None and progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_surrogate, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(train_surrogate.surrogate_files, "keep", killed)
+    assert trained("mine.toml", "-o", "half") != 0
+    monkeypatch.setattr(train_surrogate.surrogate_files, "keep", real)
+    assert not Path("half/weights.json").exists()
+    assert trained("--resume", "half") == 0
+    assert weights("half")["arrays"] == weights("whole")["arrays"] == json.loads(Path("copy.json").read_text())["arrays"]
+    # The file is the network: its energies are those of the data to what training left.
+    network = surrogate_files.trained_network("whole/weights.json")
+    test = surrogate_recipe.resolve(parse_toml(INPUT)).parts.test
+    error = np.abs(np.asarray(network.energies(test.positions, test.numbers)) - test.target).mean()
+    np.testing.assert_allclose(error, scores["scores"]["test"]["MAE"], rtol=1e-4)
+    assert trained("mine.toml", "-o", "half") == 3  # holds a training already
+
+
+def test_inputs_are_filled_in_and_wrong_ones_refused(trained, capsys):
+    recipe = surrogate_recipe.resolve(parse_toml(INPUT))
+    again = surrogate_recipe.resolve(parse_toml(recipe.text))
+    assert again.tables == recipe.tables
+    assert again.settings == recipe.settings
+    for name in surrogate_recipe.shipped():
+        surrogate_recipe.resolve(surrogate_recipe.read(name))
+    for change, said in (
+        ("surrogate.kind=grap", 'Did you mean "graph"'),
+        ("surrogate.widht=3", 'Did you mean "width"'),
+        ("surrogate.width=0", "must be positive"),
+        ("data.set=half", "set in \\[data\\]"),
+        ("data.count=5", "at least 10"),
+        ("data.file=absent.extxyz", "no file absent.extxyz"),
+        ("train.rate=-1.0", "rate must be positive"),
+        ("train.seed=-1", "between 0 and"),
+        ("tune.trials=3", "tune.space\\] is empty"),
+        ('tune.space={"train.rat"=[0.1, 0.2]}', 'Did you mean "train.rate"'),
+    ):
+        assert trained("mine.toml", "--set", change, "-o", "none") == 2, change
+        assert re.search(said, capsys.readouterr().err), change
+    assert not Path("none").exists()
+
+
+def test_data_of_a_file(trained, capsys):
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(12):
+        atoms = Atoms("Ar4", rng.uniform(0, 6, (4, 3)))
+        atoms.calc = LennardJones(sigma=1.0, rc=20.0)
+        atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
+        frames.append(atoms)
+    write("mine.extxyz", frames)
+    data = surrogate_recipe.from_file("mine.extxyz")
+    np.testing.assert_allclose(data.energy, [a.get_potential_energy() for a in frames], atol=1e-6)
+    np.testing.assert_allclose(data.forces, [a.get_forces() for a in frames], atol=1e-6)
+    assert (data.subject.species, data.subject.dimensions, data.subject.box) == ((18,), 3, None)
+    write("bare.extxyz", [Atoms("Ar4", a.positions) for a in frames])
+    with pytest.raises(InputError, match="has an energy"):
+        surrogate_recipe.from_file("bare.extxyz")
+    write("other.extxyz", [frames[0], Atoms("Ne4", frames[1].positions)])
+    with pytest.raises(InputError, match="structure 1, has other atoms"):
+        surrogate_recipe.from_file("other.extxyz")
+
+
+def test_hyper_parameters_are_searched_before_training(trained, capsys):
+    pytest.importorskip("optuna")
+    text = INPUT + '[tune]\ntrials = 3\nepochs = 1\n[tune.space]\n"train.rate" = { low = 1e-4, high = 1e-2, log = true }\n'
+    Path("tuned.toml").write_text(text)
+    assert trained("tuned.toml", "-o", "tuned", "--set", "train.epochs=2") == 0
+    kept = surrogate_recipe.resolve(parse_toml(Path("tuned/input.toml").read_text()))
+    assert kept.tune is None
+    assert f"{kept.settings.rate:.3g}" in capsys.readouterr().out.splitlines()[1]
+    assert trained("--resume", "tuned") == 0  # done: nothing is searched or trained again

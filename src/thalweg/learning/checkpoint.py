@@ -54,6 +54,11 @@ def read(folder: Path, like: Callable[[int], PyTree]) -> State:
     return State(**plain, strategy=strategy, average=held["average"], best=held["best"])
 
 
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Everything in the file of a folder, by name. Raises `RunFolderError` where there is none that can be read."""
+    return _read(folder)
+
+
 def _read(folder: Path) -> dict[str, np.ndarray]:
     path = folder / NAME
     try:
