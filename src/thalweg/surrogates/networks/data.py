@@ -125,7 +125,10 @@ def low_energy(
 
 
 def _drawn(rng, count: int, made: tuple[int, float, float], kept: Callable, name: str) -> EnergyData:
-    """Uniform structures that are `kept`, until there are `count`; `made` is atoms, box, offset. Raises `InputError` where nearly none is."""
+    """Uniform structures of so many atoms in a box of such an edge and with this offset (`made`), those that are `kept`.
+
+    Raises `InputError` where nearly none is.
+    """
     atoms, box, offset = made
     if count < 1 or atoms < 2 or not box > 0:
         raise InputError(f"{count} structures of {atoms} atoms in a box of {box:g}: all must be positive, and atoms at least 2")

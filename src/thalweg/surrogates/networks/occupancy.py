@@ -62,7 +62,7 @@ class Occupancy(EnergyNetwork):
     def outputs(self, positions, numbers):
         image = self.image(positions, numbers)
         for k, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
-            stride = (1 + k % 2,) * 2
+            stride = 1 + k % 2
             image = jax.nn.silu(_convolved(image, jnp.asarray(kernel), stride) + bias)
         return smooth(self.head, jnp.concatenate([image.mean((1, 2)), image.max((1, 2))], -1))[:, 0]
 
@@ -82,7 +82,7 @@ class Occupancy(EnergyNetwork):
         return jnp.einsum("bap,baq,as->bpqs", rows[:, :, 0], rows[:, :, 1], kind)
 
 
-def _convolved(image, kernel, stride: tuple[int, int]):
+def _convolved(image, kernel, stride: int):
     """Sums over 3 x 3 pixels, those outside being empty."""
     layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(image, kernel, stride, "SAME", dimension_numbers=layout)
+    return lax.conv_general_dilated(image, kernel, (stride, stride), "SAME", dimension_numbers=layout)
