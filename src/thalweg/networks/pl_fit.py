@@ -22,7 +22,8 @@ _ADAM = optax.scale_by_adam()
 
 
 class Fit(NamedTuple):
-    """The `network` that was best on samples held out, the one it began with among them, and after how many `steps` it was so.
+    """The `network` that was best on samples held out, and after how many `steps` it was so: 0 is the one that it began with,
+    but for its offset, which always suits the samples.
 
     `losses` of training and `held_out_losses` are means of squared errors over the variance of the values (plus the weighted
     error of gradients): 1 is a constant. `held_out_losses[0]` is before the first step, and then there is one for each of
@@ -66,12 +67,13 @@ def fitted(
     times. Samples are scaled in float64, so that small boxes far from zero lose nothing. A fit to as many samples in batches of
     as many compiles nothing anew.
     """
-    data = _samples(network, x, y, dy if gradient_weight else None)
     if not (rate > 0 and steps >= 1 and batch >= 1 and patience >= 1 and 0 <= held_out < 1 and gradient_weight >= 0):
         raise InputError("a fit takes rate > 0, steps, batch and patience from 1 on, held_out in [0, 1), gradient_weight >= 0")
+    data, offset = _samples(network, x, y, dy if gradient_weight else None)
     train, judge = _parted(rng, data, held_out)
     weight, n = np.float32(gradient_weight), len(train.values)
-    learned, fixed = eqx.partition(_from_zero(network), network.learned)
+    from_zero = eqx.tree_at(lambda t: t.offset, network, np.zeros((), np.float32))
+    learned, fixed = eqx.partition(from_zero, network.learned)
     learned = jax.tree.map(jnp.asarray, learned)
     state = (learned, _ADAM.init(learned))
     history, best, best_chunk = [float(_loss(learned, fixed, judge, weight))], learned, 0
@@ -85,8 +87,8 @@ def fitted(
             best, best_chunk = state[0], k + 1
         if k + 1 - best_chunk >= patience or not np.isfinite(history[-1]):
             break
-    offset = np.float64(network.offset) + np.float64(best.offset)
-    made = eqx.tree_at(lambda t: t.offset, eqx.combine(jax.tree.map(np.asarray, best), network), offset)
+    made = eqx.combine(jax.tree.map(np.asarray, best), network)
+    made = eqx.tree_at(lambda t: t.offset, made, np.asarray(offset + float(best.offset)))
     return Fit(made, np.array(losses), np.array(history), min(best_chunk * CHUNK, steps))
 
 
@@ -121,6 +123,7 @@ def _error(learned, fixed, samples: _Samples, weight):
 
 
 _loss = jax.jit(_error)
+_bowl = jax.jit(PLNetwork.bowl)
 
 
 def _rates(rate: float, steps: int, chunk: int) -> np.ndarray:
@@ -129,12 +132,8 @@ def _rates(rate: float, steps: int, chunk: int) -> np.ndarray:
     return np.where(k < steps, rate * (1 + np.cos(np.pi * np.minimum(k / steps, 1))) / 2, 0).astype(np.float32)
 
 
-def _from_zero(network: PLNetwork) -> PLNetwork:
-    """The network with its offset as the zero of values, so that large ones lose no digits."""
-    return eqx.tree_at(lambda t: t.offset, network, np.zeros((), np.float32))
-
-
-def _samples(network: PLNetwork, x, y, dy) -> _Samples:
+def _samples(network: PLNetwork, x, y, dy) -> tuple[_Samples, float]:
+    """Samples, and the offset that suits them, from which their values are counted: so large ones lose no digits."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.ndim != 2 or x.shape[1] != network.dim or y.shape != x.shape[:1] or len(y) < 2:
         raise InputError(f"samples x {x.shape} and y {y.shape} are not (n, {network.dim}) and (n,) with n > 1")
@@ -148,9 +147,9 @@ def _samples(network: PLNetwork, x, y, dy) -> _Samples:
     v = off * scale if scale.ndim == 1 else off @ scale
     if dy.shape[1]:
         dy = (dy / scale if scale.ndim == 1 else np.linalg.solve(scale, dy.T).T) / height
-    y = y / height - float(network.offset)
-    units = [y.var() or 1.0, dy.var(0).sum() or 1.0]
-    return _Samples(*(np.asarray(a, np.float32) for a in (v, y, dy, units)))
+    units, y = [y.var() / height**2 or 1.0, dy.var(0).sum() or 1.0], y / height
+    offset = (y - np.asarray(_bowl(network, np.asarray(v, np.float32)), float)).mean()
+    return _Samples(*(np.asarray(a, np.float32) for a in (v, y - offset, dy, units))), float(offset)
 
 
 def _parted(rng: np.random.Generator, data: _Samples, share: float) -> tuple[_Samples, _Samples]:
