@@ -123,6 +123,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "surrogate": {
         "gaussian-process": "thalweg.surrogates.gaussian_process:GaussianProcess",
         "local": "thalweg.surrogates.local:LocalGaussianProcess",
+        "network": "thalweg.surrogates.network:NetworkSurrogate",
     },
     "fingerprint": {
         "histograms": "thalweg.surrogates.fingerprint:Fingerprint",

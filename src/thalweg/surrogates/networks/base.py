@@ -79,6 +79,11 @@ class EnergyNetwork(eqx.Module):
     scale: eqx.AbstractVar[Array]
     subject: eqx.AbstractVar[Subject]
 
+    @classmethod
+    @abc.abstractmethod
+    def random(cls, rng: np.random.Generator, subject: Subject, width: int = 32, layers: int = 2) -> EnergyNetwork:
+        """An untrained network for a subject; subclasses have more sizes and choices, all with defaults."""
+
     @abc.abstractmethod
     def outputs(self, positions, numbers) -> Array:
         """Outputs (batch,) of order one for structures (batch, atoms, 3) of one composition (atoms,); -1 is padding."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.surrogates.networks.base import EnergyNetwork
 
@@ -19,10 +20,11 @@ def summed(network: EnergyNetwork, each, numbers):
     """Outputs (batch,) of a network whose atoms have energies of their own, from one number per atom (batch, atoms).
 
     Where the target is log(V + offset) every atom has its share of the offset, and the number is the logarithm of its energy
-    plus that share: energies over thirty orders of magnitude are sums of positive parts. Else it is its energy.
+    plus that share: energies over thirty orders of magnitude are sums of positive parts. Else it is its energy, in units in
+    which structures of any size vary by about one.
     """
     real = jnp.asarray(numbers) >= 0
     if network.subject.offset is None:
-        return jnp.where(real, each, 0).sum(1)
+        return jnp.where(real, each, 0).sum(1) / np.sqrt(network.subject.atoms)
     total = jax.nn.logsumexp(jnp.where(real, each, -jnp.inf), 1)
     return (total - network.shift) / network.scale

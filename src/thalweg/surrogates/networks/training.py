@@ -223,7 +223,7 @@ def _step(optimiser: optax.GradientTransformation, name: str, force_weight: floa
     @eqx.filter_jit
     def step(network, state, positions, numbers, target, forces):
         part, rest = eqx.partition(network, network.trainable())
-        loss = lambda p: _loss(eqx.combine(p, rest), positions, numbers, target, forces, name, force_weight)
+        loss = lambda p: loss_of(eqx.combine(p, rest), positions, numbers, target, forces, name, force_weight)
         value, gradient = jax.value_and_grad(loss)(part)
         change, state = optimiser.update(gradient, state, part)
         return eqx.combine(optax.apply_updates(part, change), rest), state, value
@@ -231,7 +231,8 @@ def _step(optimiser: optax.GradientTransformation, name: str, force_weight: floa
     return step
 
 
-def _loss(network, positions, numbers, target, forces, name: str, force_weight: float):
+def loss_of(network: EnergyNetwork, positions, numbers, target, forces, name: str, force_weight):
+    """What training lowers: of targets (batch,) and, where they are given, forces (batch, atoms, 3), NaN where unknown."""
     if forces is None:
         return LOSSES[name](network.energies(positions, numbers), target, network.scale)
     energies, back = jax.vjp(lambda x: network.energies(x, numbers), positions)
