@@ -53,6 +53,7 @@ class Loop:
     too_near: float = 0.6  # a pair nearer than this has fallen through the core
     window: float = 3.0  # evaluations higher than the lowest by this many of its |energies| are no data
     forces: bool = True  # whether the surrogate is shown true forces too
+    single: bool = False  # relaxations on the surrogate in float32: networks know no more digits
     seed: int = 0
 
     def __post_init__(self):
@@ -256,11 +257,12 @@ def descended(
     """Where chains (n, atoms, 3) come on a model before an atom has moved farther than `radius` (n,), and its energies (n,)."""
     guarded = Core(model, loop.core * bond, scale)
     relaxation = Relaxation(guarded, LBFGS(max_step=STEP * bond), 1e-2 * scale / bond, loop.steps, filter)
-    with jax.enable_x64(True):
-        made = as_leaves(relaxation, np.float64)
-        free = (~np.asarray(system.fixed)).astype(np.float64)[:, None, None]
-        out, energy = _descended(made, jnp.asarray(np.moveaxis(x, 0, -1)), np.asarray(system.numbers)[:, None], free, radius)
-        return np.moveaxis(np.asarray(out), -1, 0), np.asarray(energy)
+    dtype = np.float32 if loop.single else np.float64
+    with jax.enable_x64(not loop.single):
+        made, many = as_leaves(relaxation, dtype), np.moveaxis(x, 0, -1).astype(dtype)
+        free = (~np.asarray(system.fixed)).astype(dtype)[:, None, None]
+        out, energy = _descended(made, many, np.asarray(system.numbers)[:, None], free, radius.astype(dtype))
+        return np.moveaxis(np.asarray(out, np.float64), -1, 0), np.asarray(energy, np.float64)
 
 
 @eqx.filter_jit
