@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from thalweg.errors import StructureError
-from thalweg.similarity import fingerprints, labels, same_structure, wrapped
+from thalweg.similarity import fingerprints, labels, same_structure, vectors, wrapped
 from thalweg.store import Record
 
 #: Comparisons of fingerprints made at once (rows), which bounds the memory of one screen.
@@ -29,7 +29,9 @@ class Archive:
     strays further than `screen` is merely unknown and costs a polish.
 
     Periodic structures are in `cell`, or each in its own where `known` and `add` are given `cells`. Where atoms are
-    `fixed`, structures that symmetry relates count as one minimum only if it maps the fixed atoms onto themselves.
+    `fixed`, structures that symmetry relates count as one minimum only if it maps the fixed atoms onto themselves. Where the
+    coordinates are `variables` of a function, there is no symmetry: minima are one if all variables are within
+    `position_tolerance`.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Archive:
         cell=None,
         pbc: tuple[bool, bool, bool] = (False, False, False),
         fixed=None,
+        variables: int | None = None,
     ):
         numbers = np.asarray(numbers, np.int32)
         self._real = numbers >= 0
@@ -59,7 +62,7 @@ class Archive:
         self.energy_tolerance = energy_tolerance * energy_scale
         self.loose_below, self.loose_above = loose_below * energy_scale, loose_above * energy_scale
         self.screen, self.position_tolerance = screen * length_scale, position_tolerance * length_scale
-        self._length = length_scale
+        self._length, self._variables = length_scale, variables
         size, n = self.keep + 1, len(self.numbers)
         width = self._fingerprints(np.zeros((0, n, 3))).shape[1]
         # One row per minimum, in any order; `_order` lists the rows in use by energy, `_sorted` their energies.
@@ -234,7 +237,14 @@ class Archive:
         return theirs[first], distance[first]
 
     def _fingerprints(self, positions: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
+        if self._variables is not None:
+            return vectors(positions, self._variables)
         return fingerprints(positions, self._labels, self.cell if cells is None else cells, self.pbc, self._length)
+
+    def _same(self, a: np.ndarray, b: np.ndarray, cell, other) -> bool:
+        if self._variables is not None:
+            return bool(np.abs(vectors(a - b, self._variables)).max() <= self.position_tolerance)
+        return same_structure(a, b, self._labels, self.position_tolerance, cell, self.pbc, other)
 
     def _find(self, energy: float, positions: np.ndarray, prints: np.ndarray, cell: np.ndarray) -> int | None:
         """The row that holds this polished minimum."""
@@ -243,13 +253,11 @@ class Archive:
         rows = self._order[lo:hi]
         distance = np.abs(self._prints[rows] - prints).max(1) if len(rows) else np.zeros(0)
         for k in np.argsort(distance, kind="stable"):
-            if distance[k] > self.screen:
+            if distance[k] > (self.screen if self._variables is None else self.position_tolerance):
                 break
             held = self._cells[rows[k]]
             other = None if (held == cell).all() else cell
-            if same_structure(
-                self._positions[rows[k]], positions, self._labels, self.position_tolerance, held, self.pbc, other
-            ):
+            if self._same(self._positions[rows[k]], positions, held, other):
                 return int(rows[k])
         return None
 

@@ -9,11 +9,12 @@ import numpy as np
 from thalweg import schema
 from thalweg.composition import LIMITS, Composition, formula_of, refuse_overlap
 from thalweg.confinement import distances, refuse_impossible, suited_regions
-from thalweg.errors import StructureError
+from thalweg.errors import InputError, StructureError
 from thalweg.generators.seeded import given
 from thalweg.io import read_structures
 from thalweg.potentials.base import Potential
-from thalweg.region import Region
+from thalweg.potentials.landscapes import Landscape
+from thalweg.region import Box, Region
 from thalweg.relax.filters import Filter
 from thalweg.run import bucket
 from thalweg.space import completed
@@ -29,6 +30,8 @@ def assembled(made: Composition, potential: Potential) -> tuple[System, dict]:
     limits = made.limits or LIMITS
     potential.check(made.numbers)
     bonds = bonds_of(made.numbers, potential)
+    if isinstance(potential, Landscape):
+        return _of_vectors(made, potential)
     if made.template is not None:
         refuse_overlap(made.template, bonds)
     confined_by = region_of(made, bonds)
@@ -36,6 +39,22 @@ def assembled(made: Composition, potential: Potential) -> tuple[System, dict]:
     system = confined(made.template, made.added, potential, made.cell, made.pbc, region, limits)
     refuse_impossible(system)
     return system, {**made.table, **({"region": table} if table else {})}
+
+
+def _of_vectors(made: Composition, potential: Landscape) -> tuple[System, dict]:
+    """The system of a function of vectors: a box, in which particles have no size."""
+    if made.template is not None or made.dimensions != 3:
+        raise InputError(f"{made.name} is a vector here; leave template and dimensions out of [system]")
+    low, high = potential.domain
+    asked = {"kind": "box"} if made.region is None else made.region
+    asked = {"kind": "box", **asked} if isinstance(asked, Mapping) else asked
+    suited = {"Box": {"vectors": (np.eye(3) * (high - low)).tolist(), "origin": [low] * 3}}
+    table = schema.fill("region", asked, "[system.region]", suited)
+    region = schema.build("region", table)
+    if not isinstance(region, Box):
+        raise InputError(f"the region of a function of vectors is a box, not a {table['kind']}; leave it out for the usual one")
+    system = confined(None, made.added, potential, made.cell, made.pbc, region, made.limits or LIMITS)
+    return system, {**made.table, "region": table}
 
 
 def region_of(made: Composition, bonds: np.ndarray) -> tuple[Region, dict] | None:

@@ -246,7 +246,8 @@ def full_potential(table: Mapping, made: Composition, filter: Filter) -> dict:
     if made.named == kind == "kob-andersen" and made.periodic:
         # What published energies of this mixture are, where it is defined.
         own = {"minimum_image": not filter.moves_cell and not made.cell[~np.eye(3, dtype=bool)].any()}
-    full = schema.fill("potential", {**own, **table, "kind": kind}, "[potential]")
+    sizes = {"Formula": {"dim": 3 * len(made.numbers)}}  # every coordinate a variable, where an input does not say
+    full = schema.fill("potential", {**own, **table, "kind": kind}, "[potential]", sizes)
     if made.named is not None and full["kind"] != made.named:
         raise InputError(f"{made.name} means the {made.named} potential; for {kind} write {formula_of(made.numbers)}")
     return full
@@ -277,7 +278,9 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     """What the shipped searches (`thalweg.presets`) take for this system, by class name: lengths, energies, moves, starts."""
     one_by_one = is_placed(system, potential)
     own = seed_table(seeds, system, filter, one_by_one=one_by_one) if seeds else {}
-    if one_by_one:
+    if system.variables is not None:
+        search = presets.vector_search(system, potential)
+    elif one_by_one:
         search = presets.placed_search(system, potential, [ordered(s, system) for s in seeds])
     elif any(system.pbc):
         search = presets.periodic_search(system, potential, seeds, filter.moves_cell)
@@ -295,7 +298,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     scale = {"energy_scale": search.energy_scale}
     # Half of the children are crossovers, half mutations.
     total = sum(row["weight"] for row in moves)
-    operators = [{"kind": "cut-and-splice", "weight": 0.5}]
+    operators = [{"kind": "cut-and-splice" if system.variables is None else "mix", "weight": 0.5}]
     operators += [{**row, "weight": number(0.5 * row["weight"] / total)} for row in moves]
     learned = {
         **scale,

@@ -12,7 +12,7 @@ from thalweg.archive import Archive
 from thalweg.confidence import probability_lower_remains
 from thalweg.errors import InputError
 from thalweg.relax.base import FAILED
-from thalweg.relax.driver import Relaxation, relax
+from thalweg.relax.driver import Relaxation, Relaxed, relax
 from thalweg.search.fused import Finished
 from thalweg.settings import Progress
 from thalweg.store import Record
@@ -35,7 +35,10 @@ class Ledger:
         self.system, self.origins, self.energy_scale = system, origins, energy_scale
         self.n_slots = n_slots
         bond = float(np.mean(system.bond_lengths))
-        self.archive = Archive(system.numbers, keep, energy_scale, bond, cell=system.cell, pbc=system.pbc, fixed=system.fixed)
+        self.archive = Archive(
+            system.numbers, keep, energy_scale, bond, cell=system.cell, pbc=system.pbc, fixed=system.fixed,
+            variables=system.variables,
+        )  # fmt: skip
         self.evaluations = self.relaxations = self.failures = 0
         self._counts = np.zeros((len(origins), 3), np.int64)  # per generator: relaxations, evaluations, new best
         self._going: dict[int, tuple[int, float]] = {}  # walker -> its run and that run's lowest energy
@@ -113,9 +116,14 @@ class Ledger:
         # Padded like the search, so that a sweep over sizes compiles no more programs here than there.
         structures = pad(structures, self.n_slots)
         done = relax(structures, polish, n_lanes=POLISHED)
-        self.evaluations += int(done.steps.sum())
-        # A polish that does not converge would enter an energy that is not a minimum's.
+        # A polish that does not converge would enter an energy that is not a minimum's. But functions may have minima at
+        # kinks, where no force vanishes: there the lower end stands for what it is.
         kept = done.converged & np.isfinite(done.energy)
+        if self.system.variables is not None:
+            begun = relax(structures, replace(polish, max_steps=1), n_lanes=POLISHED)
+            done = lower(begun, done)
+            kept = np.isfinite(done.energy)
+        self.evaluations += int(done.steps.sum())
         cells = None if cells is None else np.asarray(done.structures.cell)[kept]
         positions = np.asarray(done.structures.positions)[kept, : len(self.system.numbers)]
         self._archive(rows[kept], flat, done.energy[kept], positions, counted, seconds, cells)
@@ -224,6 +232,15 @@ class Ledger:
 def _cells(flat, rows) -> np.ndarray | None:
     """Cells (k, 3, 3) of finished relaxations where the search moves the cell, else None."""
     return flat["cells"][rows] if "cells" in flat else None
+
+
+def lower(one: Relaxed, other: Relaxed) -> Relaxed:
+    """Of two batches of relaxations of the same structures, in fixed cells, the lower one of each."""
+    first = ~(other.energy <= one.energy)
+    each = lambda name: np.where(first, getattr(one, name), getattr(other, name))
+    x = np.where(first[:, None, None], one.structures.positions, other.structures.positions)
+    structures = replace(other.structures, positions=x)
+    return Relaxed(structures, each("energy"), each("fmax"), one.steps + other.steps, each("status"))
 
 
 def _voluminous(cells: np.ndarray) -> np.ndarray:

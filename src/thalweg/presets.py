@@ -18,6 +18,7 @@ from thalweg.generators.random import RandomBall, SymmetricRandom
 from thalweg.generators.replicate import Replicate
 from thalweg.generators.seeded import Seeded, given, seeds_from
 from thalweg.generators.symmetrise import Symmetrise
+from thalweg.generators.vectors import Kick, Redraw, Uniform
 from thalweg.networks.weights import ZERO, shipped, trained_component
 from thalweg.potentials.base import Potential
 from thalweg.potentials.binary import BinaryLennardJones
@@ -152,6 +153,20 @@ def placed_search(system: System, potential: Potential, structures: list[Structu
         moves = (*moves, Permute())
     return BasinHopping(
         moves, starts, start_weights=weights, temperature=0.5, energy_scale=1.0 if scale is None else scale, patience=20
+    )
+
+
+def vector_search(system: System, potential: Potential) -> BasinHopping:
+    """Basin hopping of the variables of a function, from anywhere in its box."""
+    scale = potential.energy_scale(np.asarray(system.numbers))
+    return BasinHopping(
+        (Kick(), Redraw()),
+        (Uniform(),),
+        # Heights between minima are small against the barriers around them, which are the scale.
+        temperature=0.02,
+        energy_scale=1.0 if scale is None else scale,
+        # Near the bottom one variable in all has yet to change, and to the right value.
+        patience=20 + 10 * (system.variables or 0),
     )
 
 

@@ -48,6 +48,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "bent-cigar": "thalweg.potentials.valleys:BentCigar",
         "two-funnel-rastrigin": "thalweg.potentials.valleys:TwoFunnelRastrigin",
         "curved-rastrigin": "thalweg.potentials.valleys:CurvedRastrigin",
+        "moved": "thalweg.potentials.moved:Moved",
         "calculator": "thalweg.potentials.black_box:BlackBox",
     },
     "relaxer": {
@@ -82,6 +83,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "learned-kick": "thalweg.generators.learned_kick:LearnedKick",
         "squeeze": "thalweg.generators.mutation:Squeeze",
         "twist": "thalweg.generators.mutation:Twist",
+        "uniform": "thalweg.generators.vectors:Uniform",
+        "kick": "thalweg.generators.vectors:Kick",
+        "redraw": "thalweg.generators.vectors:Redraw",
+        "mix": "thalweg.generators.vectors:Mix",
         "relocate": "thalweg.generators.mutation:Relocate",
         "interior": "thalweg.generators.mutation:Interior",
         "symmetrise": "thalweg.generators.symmetrise:Symmetrise",

@@ -34,6 +34,8 @@ class System(eqx.Module):
     template: Bool[Array, " atoms"] | None = None
     region: Region | None = None
     limits: tuple[float, float] = eqx.field(static=True, default=(0.75, 1.25))
+    #: Where the coordinates of the particles are so many variables of a function (`Potential.variables`); None for atoms.
+    variables: int | None = eqx.field(static=True, default=None)
 
     @property
     def mask(self):
@@ -68,6 +70,7 @@ class System(eqx.Module):
             None if self.template is None else np.pad(np.asarray(self.template), (0, extra)),
             self.region,
             self.limits,
+            self.variables,
         )
 
     def structure(self, positions) -> Structure:
@@ -126,7 +129,8 @@ def confined(
         belongs = np.arange(len(numbers)) < n
         positions = np.pad(np.asarray(template.positions, np.float64), ((0, len(added)), (0, 0)))
     x, y, z = (bool(p) for p in pbc)
-    return System(numbers, bonds_of(numbers, potential), fixed, cell, (x, y, z), positions, belongs, region, limits)
+    bonds, pbc = bonds_of(numbers, potential), (x, y, z)
+    return System(numbers, bonds, fixed, cell, pbc, positions, belongs, region, limits, potential.variables)
 
 
 def bonds_of(numbers, potential: Potential) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.generators.sites import gumbel
 from thalweg.geometry import squared_distances, traced_space
@@ -19,8 +20,11 @@ def pair_histogram(x, cell, system: System):
     """Numbers (d,) that two descriptions of one structure (atoms, 3) share: a smooth histogram of distances, per atom.
 
     Pairs are counted three times, with weights that tell species apart. In a cell only the nearest image of a pair
-    counts. Traceable and cheap; `thalweg.similarity` is the exact comparison, on the host.
+    counts. Traceable and cheap; `thalweg.similarity` is the exact comparison, on the host. Variables of a function, which
+    share nothing, give random projections, in lengths of the system.
     """
+    if system.variables is not None:
+        return _projections(x.ravel()[: system.variables], system)
     mask, numbers = system.mask, jnp.asarray(system.numbers)
     space = traced_space(cell, system.pbc)
     bond = jnp.asarray(system.bond, x.dtype)
@@ -33,6 +37,12 @@ def pair_histogram(x, cell, system: System):
     centres = NEAREST + WIDTH * jnp.arange(_BINS, dtype=x.dtype)
     peaks = jnp.exp(-(((r.reshape(-1, 1) - centres) / WIDTH) ** 2) / 2)
     return ((weights @ peaks) / mask.sum()).ravel()
+
+
+def _projections(x, system: System):
+    """Numbers (d,) between which vectors that differ in any variable differ by about as much."""
+    ways = np.random.default_rng(0).choice([-1.0, 1.0], size=(n_features(), len(x)))
+    return jnp.asarray(ways, x.dtype) @ x / jnp.asarray(system.bond, x.dtype)
 
 
 def n_features() -> int:

@@ -14,7 +14,7 @@ from thalweg.similarity import clusters, crystal, periodic
 from thalweg.similarity.clusters import rmsd_aligned
 from thalweg.similarity.lattice import wrapped
 
-__all__ = ["fingerprints", "labels", "rmsd_aligned", "same_structure", "wrapped"]
+__all__ = ["fingerprints", "labels", "rmsd_aligned", "same_structure", "vectors", "wrapped"]
 
 _FREE = (False, False, False)
 
@@ -25,6 +25,12 @@ def labels(numbers, fixed=None) -> np.ndarray:
     if fixed is None or not np.asarray(fixed)[numbers >= 0].any():
         return numbers
     return np.where(numbers < 0, numbers, 2 * numbers + np.asarray(fixed, bool))
+
+
+def vectors(positions, variables: int) -> np.ndarray:
+    """The `variables` (..., variables) of a function that coordinates (..., atoms, 3) are: they have no symmetry."""
+    positions = np.asarray(positions, np.float64)
+    return positions.reshape(*positions.shape[:-2], 3 * positions.shape[-2])[..., :variables]
 
 
 def fingerprints(positions, numbers, cell=None, pbc=_FREE, length: float = 1.0) -> np.ndarray:
