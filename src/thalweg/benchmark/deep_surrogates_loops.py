@@ -38,8 +38,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "schnet": ({**NETWORK, "network": "schnet"}, {}),
     "graph": ({**NETWORK, "network": "graph"}, {}),
     "pair": ({**NETWORK, "network": "pair"}, {}),
-    "schnet, energies only": ({**NETWORK, "network": "schnet"}, {"forces": False}),
-    "schnet, no core": ({**NETWORK, "network": "schnet"}, {"core": 0.0}),
+    "schnet-energies": ({**NETWORK, "network": "schnet"}, {"forces": False}),
+    "schnet-no-core": ({**NETWORK, "network": "schnet"}, {"core": 0.0}),
 }
 POTENTIAL = LennardJones()
 
@@ -133,7 +133,9 @@ def sections(rows: Sequence[Mapping]) -> list[Section]:
             )  # fmt: skip
         title = f"{system}: {found[0]['count']} starts of {found[0]['atoms']} particles"
         notes = ["from direct: of the lowest energy, below 0 is better", "pair is told that the energy is a sum over pairs"]
-        notes += ["no core: without that of the loop; the surrogate's own repulsive prior stays"]
+        notes += [
+            "schnet-no-core: without that of the loop; the surrogate's own repulsive prior stays; schnet-energies: without forces"
+        ]
         made.append(Section(title, HEAD, tuple(lines), tuple(notes)))
     return made
 
