@@ -133,9 +133,8 @@ def sections(rows: Sequence[Mapping]) -> list[Section]:
             )  # fmt: skip
         title = f"{system}: {found[0]['count']} starts of {found[0]['atoms']} particles"
         notes = ["from direct: of the lowest energy, below 0 is better", "pair is told that the energy is a sum over pairs"]
-        notes += [
-            "schnet-no-core: without that of the loop; the surrogate's own repulsive prior stays; schnet-energies: without forces"
-        ]
+        notes += ["schnet-no-core: without that of the loop, the surrogate's own repulsive prior stays"]
+        notes += ["schnet-energies: it is shown no forces"]
         made.append(Section(title, HEAD, tuple(lines), tuple(notes)))
     return made
 
