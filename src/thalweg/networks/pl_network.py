@@ -29,6 +29,8 @@ from thalweg.typing import Array
 
 #: Reflections of a Householder layer.
 REFLECTIONS = 8
+#: Variables up to which there are Cayley layers: equations take long to compile and to solve.
+LARGEST_CAYLEY = 300
 #: Error of an inverse, relative to the size of its target, that iterations are counted for: rounding of float32.
 TOLERANCE = 1e-7
 #: A residual above this, relative to sizes in the network, is no rounding: weights are not finite.
@@ -64,6 +66,8 @@ class Cayley(Orthogonal):
 
     @classmethod
     def random(cls, rng: np.random.Generator, dim: int) -> Cayley:
+        if dim > LARGEST_CAYLEY:
+            raise InputError(f'Cayley layers are for up to {LARGEST_CAYLEY} variables, not {dim}; use "householder" or "none"')
         return cls((rng.normal(size=(dim, dim)) / np.sqrt(dim)).astype(np.float32))
 
     def matrix(self) -> Array:
