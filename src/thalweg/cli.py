@@ -28,7 +28,7 @@ COMMANDS = {
         "thalweg anneal liquid.xyz --potential stillinger-weber",
     ),
     "train": (
-        "train a learned relaxer or search for a potential",
+        "train a learned relaxer or search for a potential, or a network of energies",
         "train",
         "thalweg train learn2hop.toml --out weights.json",
     ),
@@ -280,9 +280,13 @@ def _anneal(p: argparse.ArgumentParser) -> None:
 
 
 def _train(p: argparse.ArgumentParser) -> None:
-    p.add_argument("file", metavar="FILE", nargs="?", help="a TOML input, or the name of one that ships (learn2hop)")
+    p.add_argument("file", metavar="FILE", nargs="?", help="a TOML input, or the name of one that ships (learn2hop, surrogate)")
     p.add_argument("--resume", metavar="FOLDER", help="go on with the training in this folder exactly where it stopped")
-    p.add_argument("--updates", metavar="N", help="updates of the last stage in all, instead of those of the input")
+    p.add_argument(
+        "--updates",
+        metavar="N",
+        help="updates of the last stage, or epochs, in all, instead of those of the input",
+    )
     p.add_argument("--out", metavar="FILE", help="write the weights here too (default: only weights.json in the folder)")
     p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same weights (default: 0)")
     p.add_argument(
