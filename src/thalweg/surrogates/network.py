@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from thalweg import prng
 from thalweg.errors import InputError, suggest
 from thalweg.leaves import as_leaves
 from thalweg.structure import Structure
@@ -110,6 +111,7 @@ class NetworkSurrogate(Surrogate):
         return eqx.tree_at(lambda s: (s.unit, s.energy_unit), self, (unit_of(system), energy_unit))
 
     def fit(self, key, data: Dataset, previous: Posterior | None = None) -> NetworkPosterior:
+        key = prng.key(0) if key is None else key
         numbers = np.asarray(data.numbers)
         species = tuple(int(z) for z in np.unique(numbers) if z >= 0)
         if any(data.pbc):

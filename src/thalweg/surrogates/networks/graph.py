@@ -30,7 +30,8 @@ class Graph(EnergyNetwork):
     Atoms come with the numbers of neighbours in `BINS` radial bins and the sorted distances to the `NEAREST` atoms. With
     `logarithmic` these are logarithms: energies that grow as r^-12 are linear in them, and a network that reads the distances
     themselves has to find that out. Edges fall to 0 at `cutoff` typical lengths, so the graph changes smoothly; every
-    convolution is added to what it reads. The head reads mean and maximum over atoms: nothing says that energies add up.
+    convolution is added to what it reads. The head reads the mean over atoms and, with `largest`, the
+    maximum: nothing says that energies add up.
     """
 
     kind: ClassVar[str] = "graph"
@@ -44,6 +45,7 @@ class Graph(EnergyNetwork):
     subject: Subject = eqx.field(static=True)
     logarithmic: bool = eqx.field(static=True)
     cutoff: float = eqx.field(static=True)
+    largest: bool = eqx.field(static=True)
 
     @classmethod
     def random(
@@ -54,6 +56,7 @@ class Graph(EnergyNetwork):
         layers: int = 2,
         logarithmic: bool = True,
         cutoff: float = 4.0,
+        largest: bool = True,
     ) -> Graph:
         """Untrained, with `layers` convolutions of `width` features."""
         inputs = NEAREST + BINS + len(subject.species)
@@ -61,10 +64,11 @@ class Graph(EnergyNetwork):
             embedding=Stack.random(rng, inputs, width, width),
             across=tuple(Dense.random(rng, width, width) for _ in range(layers)),
             own=tuple(Dense.random(rng, width, width) for _ in range(layers)),
-            head=Stack.random(rng, 2 * width, width, width, 1),
+            head=Stack.random(rng, (1 + largest) * width, width, width, 1),
             subject=subject,
             logarithmic=logarithmic,
             cutoff=cutoff,
+            largest=largest,
             shift=ZERO,
             scale=ONE,
         )
@@ -78,7 +82,7 @@ class Graph(EnergyNetwork):
         edges = normalised(r, self.cutoff)
         for across, alone in zip(self.across, self.own, strict=True):
             atoms = atoms + jax.nn.silu(across(edges @ atoms) + alone(atoms))
-        return smooth(self.head, pooled(atoms, numbers))[:, 0]
+        return smooth(self.head, pooled(atoms, numbers, self.largest))[:, 0]
 
 
 def counts(r):

@@ -9,11 +9,20 @@ import numpy as np
 from thalweg.surrogates.networks.base import EnergyNetwork
 
 
-def pooled(features, numbers):
-    """Mean and largest value over atoms (batch, 2 width) of features (batch, atoms, width), padding left out."""
+def pooled(features, numbers, largest: bool = True):
+    """Mean and (unless not asked for) largest value over atoms (batch, 2 width) of features (batch, atoms, width).
+
+    Padding is left out.
+    """
     real = (jnp.asarray(numbers) >= 0)[:, None]
     mean = jnp.where(real, features, 0).sum(1) / jnp.maximum(real.sum(), 1)
-    return jnp.concatenate([mean, jnp.where(real, features, -jnp.inf).max(1)], -1)
+    if not largest:
+        return mean
+    # Picked by its place: the derivative of a maximum compares it with every value, which a compiler may have computed anew
+    # and rounded otherwise.
+    place = jnp.argmax(jnp.where(real, features, -jnp.inf), 1)[:, None]
+    picked = jnp.arange(features.shape[1])[:, None] == place
+    return jnp.concatenate([mean, jnp.where(picked, features, 0).sum(1)], -1)
 
 
 def summed(network: EnergyNetwork, each, numbers):
