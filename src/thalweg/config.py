@@ -208,6 +208,8 @@ def resolve_filter(table: Mapping, cell, pbc) -> tuple[dict, Filter]:
 
 def require_cutoff(potential: Potential, numbers, pbc, kind: str) -> None:
     """Raise `InputError` for a potential without cutoff in a periodic system, with the mend."""
+    if any(pbc) and potential.variables is not None:
+        raise InputError(f"{kind} is a function of a vector, which is in no periodic cell; leave out the cell")
     if any(pbc) and potential.traceable and potential.reach is None:  # calculators see to their own images
         bonds = potential.bond_lengths(np.asarray(numbers))
         far = 2.5 if bonds is None else float(f"{2.5 * np.mean(bonds):.2g}")

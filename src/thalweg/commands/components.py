@@ -68,7 +68,8 @@ def check(options: Namespace) -> int:
         tables = {"system": {"formula": options.formula}, "potential": {"kind": "lennard-jones"}, "search": table}
         full = resolve(tables).tables["search"]
     else:
-        full = schema.fill(room, table, name)
+        # Functions of vectors have as many variables as there are coordinates.
+        full = schema.fill(room, table, name, {"Formula": {"dim": 3 * len(numbers)}})
     component = schema.build(room, full)
     begun = time.perf_counter()
     try:

@@ -40,8 +40,9 @@ class Kick(Generator):
     def __call__(self, key, parents: Structure, system: System) -> Structure:
         k_which, k_change = jr.split(key)
         x = parents.positions[0]
+        some = _some(k_which, x, system, self.name)
         change = jr.uniform(k_change, x.shape, x.dtype, -1, 1) * (self.step * system.bond).astype(x.dtype)
-        return moved(parents[0], jnp.where(_some(k_which, x, system, self.name), x + change, x))
+        return moved(parents[0], jnp.where(some, x + change, x))
 
 
 class Redraw(Generator):

@@ -195,8 +195,9 @@ class SchafferF7(Formula):
 
     def value(self, x):
         q = x[:-1] ** 2 + x[1:] ** 2
-        ripple = jnp.sin(50 * root(q, 0.1)) ** 2
-        mean = (root(q, 0.25) * (1 + ripple)).mean(0)
+        log = jnp.log(jnp.where(q > 0, q, 1))  # one logarithm serves both roots and their slopes
+        ripple = jnp.sin(50 * jnp.exp(0.1 * log)) ** 2
+        mean = jnp.where(q > 0, jnp.exp(0.25 * log) * (1 + ripple), 0).mean(0)
         return mean**2 if self.squared else mean
 
 

@@ -43,13 +43,20 @@ def annealing_for(potential: Potential, minimum: Structure, bond: float, n_steps
 
     With k the mean curvature, vibrations have <u^2> = 3 kT / k and a frequency of sqrt(k) at unit mass: that gives the
     temperatures (between which most systems freeze) and the time step. They are estimates; a slower annealing over the
-    range in which one's own system freezes does better.
+    range in which one's own system freezes does better. Functions of vectors do not melt: there kT goes from half the height
+    of a ripple (`Potential.energy_scale`) to a fiftieth, and k is that of a sinusoidal ripple `bond` long.
     """
-    k = stiffness(potential, minimum, bond)
-    if not k > 0:
-        raise StructureError("this structure has no stiffness, so no temperatures can be estimated; give them")
-    melting, frequency = k * (LINDEMANN * bond) ** 2 / 3, k**0.5
+    height = potential.energy_scale(np.asarray(minimum.numbers))
+    if potential.variables is not None and height is not None:
+        k, hot, cold = 2 * np.pi**2 * height / bond**2, 0.5 * height, 0.02 * height
+    else:
+        k = stiffness(potential, minimum, bond)
+        if not k > 0:
+            raise StructureError("this structure has no stiffness, so no temperatures can be estimated; give them")
+        melting = k * (LINDEMANN * bond) ** 2 / 3
+        hot, cold = HOT * melting, COLD * melting
+    frequency = k**0.5
     return Annealing(
-        n_steps=n_steps, hot=HOT * melting, cold=COLD * melting, dt=STEP / frequency, friction=FRICTION * frequency, seed=seed,
+        n_steps=n_steps, hot=hot, cold=cold, dt=STEP / frequency, friction=FRICTION * frequency, seed=seed,
         max_step=0.2 * bond, then=LBFGS(max_step=0.15 * bond),
     )  # fmt: skip
