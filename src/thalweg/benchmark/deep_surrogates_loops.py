@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "direct": ({}, {}),
     "schnet": ({**NETWORK, "network": "schnet"}, {}),
     "graph": ({**NETWORK, "network": "graph"}, {}),
-    "pair": ({**NETWORK, "network": "pair"}, {}),
+    "pair": ({**NETWORK, "network": "pair", "width": 32, "steps": 1500}, {}),  # its steps are cheap
     "schnet-energies": ({**NETWORK, "network": "schnet"}, {"forces": False}),
     "schnet-no-core": ({**NETWORK, "network": "schnet"}, {"core": 0.0}),
 }

@@ -45,7 +45,7 @@ class Loop:
     """
 
     rounds: int = 40
-    patience: int = 4
+    patience: int = 8  # so many rejections bring the radius of trust to its least
     gain: float = 5e-4
     trust: float = 1.0
     steps: int = 200  # of a relaxation on the surrogate, at most
