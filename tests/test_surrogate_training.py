@@ -11,8 +11,11 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from scipy.spatial.distance import pdist
 
 from thalweg import cli
+from thalweg.benchmark import deep_surrogates, deep_surrogates_loops
+from thalweg.benchmark.experiments import Options, Skipped
 from thalweg.commands import train_surrogate
 from thalweg.config import parse_toml
 from thalweg.errors import InputError, RunFolderError
@@ -190,3 +193,51 @@ def test_hyper_parameters_are_searched_before_training(trained, capsys):
     assert kept.tune is None
     assert f"{kept.settings.rate:.3g}" in capsys.readouterr().out.splitlines()[1]
     assert trained("--resume", "tuned") == 0  # done: nothing is searched or trained again
+
+
+def fits(section):
+    """Whether a section has cells for its head, in the terminal and on a page."""
+    return all(len(line) == len(section.head) for line in section.lines) and section.title in section.markdown
+
+
+def test_tables_of_hand_made_rows():
+    own = {"table": "networks", "system": "4k", "count": 1, "evaluations": 4000, "set": "full", "cpu_seconds": 3.0}
+    score = lambda mape: {"MAE": mape / 10, "MAPE": mape, "R2": 0.5}
+    learned = {"parameters": 1234, "epochs": 7, "horizon": 40}
+    rows = [{**own, "method": "constant mean", "seed": 0, "scores": score(76.0)}]
+    rows += [{**own, **learned, "method": "mlp", "seed": k, "scores": score(50.0 + 3 * k)} for k in range(3)]
+    (section,) = deep_surrogates.sections_for("networks")(rows)
+    assert fits(section)
+    assert section.lines[0][:4] == ("constant mean", "4,000", "76.00", "7.6000")
+    assert section.lines[1][2] == "53.00 (50.00 to 56.00)"
+    assert section.lines[1][5:] == ("1,234", "7", "3", "0, 1, 2", "MAPE 78 %")
+
+    loop = {"table": "relaxation", "system": "gas-32", "count": 2, "atoms": 32, "seed": 0, "cpu_seconds": 1.0}
+    direct = {**loop, "method": "direct", "energies": [-78.0, -80.0], "evaluations_spent": 900, "collapses": 0, "rounds": []}
+    ours = {**direct, "method": "schnet", "energies": [-79.2, None], "collapses": 3, "rounds": [[0.0] * 5], "stalled": False}
+    (section,) = deep_surrogates_loops.sections([direct, ours])
+    assert fits(section)
+    assert section.lines[1][1:7] == ("-79.2000", "-79.2000", "+1.00 %", "3", "900", "1 (all)")
+
+    trials = [[{"train.rate": 10.0**-k, "surrogate.layers": k}, None if k == 2 else 1.0 + k] for k in range(4)]
+    tuned = {"system": "full", "method": "graph", "count": 200, "seed": 0, "horizon": 5, "cpu_seconds": 1.0, "trials": trials}
+    (section,) = deep_surrogates.tuning_sections([tuned])
+    assert fits(section)
+    assert [line[2] for line in section.lines] == ["0", "1", "3"]
+
+
+def test_cells_of_all_seeds_are_measured_on_the_same_structures():
+    one, other = (deep_surrogates.data("low-energy", 50, seed) for seed in (0, 1))
+    np.testing.assert_array_equal(one.test.positions, other.test.positions)
+    assert not np.isin(one.train.energy, np.concatenate([other.train.energy, one.validation.energy, one.test.energy])).any()
+    wanted = deep_surrogates.NETWORKS.settings("4k", "graph", Options(count=2, seed=5))
+    assert [(p["seed"], p["count"], p["evaluations"]) for p in deep_surrogates.parts(wanted)] == [(5, 1, 4000), (6, 1, 4000)]
+    with pytest.raises(Skipped):
+        deep_surrogates.NETWORKS.settings("4k", "schnet", Options(quick=True))
+
+
+def test_starts_of_the_loops_are_no_nearer_than_they_may_be():
+    x = deep_surrogates_loops.structures("compact", 16, 5, np.random.default_rng(0))
+    assert x.shape == (5, 16, 3)
+    assert not x[..., 2].any()
+    assert pdist(x[0]).min() > 0.9
