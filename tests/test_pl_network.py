@@ -10,7 +10,7 @@ import pytest
 from thalweg.errors import InputError
 from thalweg.networks import pl_fit
 from thalweg.networks.pl_fit import fitted
-from thalweg.networks.pl_network import Cayley, Householder, MonotoneLipschitz, PLNetwork
+from thalweg.networks.pl_network import Cayley, Contraction, Householder, MonotoneLipschitz, PLNetwork
 
 MU, NU = 0.3, 4.0
 #: Dimension, hidden units, depth and orthogonal layers.
@@ -89,6 +89,14 @@ def test_orthogonal_layers_are_orthogonal():
     normal = rng.normal(size=(dim, 1))
     plain = np.eye(dim) - 2 * normal @ normal.T / (normal**2).sum()
     np.testing.assert_allclose(turned(Householder(np.float32(normal)))[0], plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
+def test_contractions_have_norms_up_to_one_and_not_more(shape):
+    weights = np.float32(np.random.default_rng(9).normal(size=shape) * [[1], [10], [100], [0], [0], [0], [0]][: shape[0]])
+    matrix = eqx.filter_jit(lambda w: Contraction.of(w)(np.eye(shape[0], dtype=np.float32)))(weights)
+    raw = np.linalg.svd(np.asarray(weights, float), compute_uv=False)
+    np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False), raw / np.sqrt(1 + raw**2), rtol=1e-4, atol=1e-6)
 
 
 def test_a_layer_reaches_its_bounds_and_no_rotation_is_needed():
