@@ -154,6 +154,14 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "tree": {
         "tree-search": "thalweg.agents.tree_search:TreeSearch",
     },
+    "minimizer": {
+        "zoom": "thalweg.minimize.zoom:Zoom",
+        "action-functional": "thalweg.minimize.action_functional:ActionFunctional",
+        "uniform-samples": "thalweg.minimize.baselines:UniformSamples",
+        "adam-grid": "thalweg.minimize.baselines:AdamGrid",
+        "cma-es": "thalweg.minimize.baselines:SeparableCMA",
+        "hops": "thalweg.minimize.baselines:Hops",
+    },
     "postprocessor": {
         "centre": "thalweg.search.postprocess:Centre",
     },
@@ -181,6 +189,7 @@ BASES = {
     "sampler": "thalweg.search.sampling:Sampler",
     "policy": "thalweg.agents.policy:Policy",
     "tree": "thalweg.agents.tree_search:TreeSearch",
+    "minimizer": "thalweg.minimize.base:Minimizer",
     "postprocessor": "thalweg.search.postprocess:Postprocessor",
     "representation": "thalweg.agents.images:Representation",
 }
