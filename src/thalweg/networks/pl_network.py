@@ -31,6 +31,8 @@ from thalweg.typing import Array
 REFLECTIONS = 8
 #: Variables up to which there are Cayley layers: equations take long to compile and to solve.
 LARGEST_CAYLEY = 300
+#: Of the trace of a matrix, what rounding of float32 may take from its least eigenvalue.
+ROUNDING = 3e-7
 #: Error of an inverse, relative to the size of its target, that iterations are counted for: rounding of float32.
 TOLERANCE = 1e-7
 #: A residual above this, relative to sizes in the network, is no rounding: weights are not finite.
@@ -131,7 +133,10 @@ class Contraction(eqx.Module):
         wide = weights.shape[0] < weights.shape[1]
         gram = weights @ weights.T if wide else weights.T @ weights
         one = jnp.eye(gram.shape[0], dtype=gram.dtype)
-        return cls(weights, solve_triangular(jnp.linalg.cholesky(one + gram), one, lower=True))
+        # More than 1 on the diagonal only lowers the norm, and keeps the factor finite where weights are large.
+        return cls(
+            weights, solve_triangular(jnp.linalg.cholesky((1 + ROUNDING * jnp.trace(gram)) * one + gram), one, lower=True)
+        )
 
     def __call__(self, v):
         if self.weights.shape[0] < self.weights.shape[1]:
