@@ -1,6 +1,8 @@
 """Functions of vectors: their formulas, minima and forces; moved ones; what makes searches run on them as they are."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -368,6 +370,15 @@ def test_every_landscape_says_where_it_is_from():
         assert cls.source == "this package" or "doi:" in cls.source
         assert set(schema.fields(cls)) >= {"dim"}
         assert issubclass(cls, Landscape)
+
+
+def test_the_page_lists_every_landscape_as_it_is():
+    page = (Path(__file__).parent.parent / "docs" / "landscapes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| ±([\d.]+) \| (-?[\d.]+) \|", page, re.MULTILINE)
+    listed = {kind: (float(half), float(best)) for kind, half, best in rows}
+    assert listed == {kind: (ALL[kind].domain[1], ALL[kind].minimiser[0]) for kind in KINDS}
+    assert all(ALL[kind].domain[0] == -ALL[kind].domain[1] for kind in KINDS)
+    assert all(ALL[kind].minimum == 0 for kind in KINDS)
 
 
 SEARCHES = {
