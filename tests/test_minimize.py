@@ -1,11 +1,14 @@
 """Minimising functions of vectors: what is fitted, what is counted, what is found, and what a mistake says."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
 
 from thalweg import registry
+from thalweg.cli import main
 from thalweg.errors import InputError, PotentialError
 from thalweg.minimize.action_functional import ActionFunctional
 from thalweg.minimize.base import minimize
@@ -150,3 +153,38 @@ def test_programs_are_compiled_once():
             first = sizes
     assert sizes == first
     assert set(first) == {"values", "gradients"}
+
+
+def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def f(x):\n    return ((x - 1.5) ** 2).sum()\n")
+    assert main(["minimize", "mine:f", "--dim", "4", "--box", "-10", "10", "--evaluations", "2,000"]) == 0
+    out = capsys.readouterr().out
+    assert "f of 4 variables, zoom, seed 0" in out
+    document = json.loads((tmp_path / "f-4-minimum.json").read_text())
+    np.testing.assert_allclose(document["x"], 1.5, atol=1e-6)
+    assert (document["low"], document["high"]) == (-10, 10)
+    # What was found before is never written over.
+    assert main(["minimize", "mine:f", "--dim", "4", "--box", "-10", "10", "--evaluations", "500", "-q"]) == 0
+    assert (tmp_path / "f-4-minimum-2.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mine:g", "--dim", "3"], 'mine has no function "g"'),
+        (["rastrgin", "--dim", "3"], 'Did you mean "rastrigin"'),
+        (["rastrigin"], "how many variables rastrigin has is missing; give --dim N"),
+        (["mine:f", "--dim", "3"], "the box in which f is minimised is missing"),
+        (["mine:far", "--dim", "3", "--box", "0", "1"], "far fails for a vector of 3 variables: IndexError"),
+        (["mine:f", "--dim", "x", "--box", "0", "1"], "--dim x is no whole number"),
+        (["mine:f", "--dim", "3", "--box", "0", "one"], "--box one is no number"),
+        (["mine:f", "--dim", "3", "--box", "0", "1", "--set", "pairs=3"], "unknown key pairs"),
+        (["mine:f", "--dim", "3", "--box", "0", "1", "-o", "mine.py"], "mine.py exists already"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def f(x):\n    return x.sum()\n\n\ndef far(x):\n    return x[7]\n")
+    assert main(["minimize", *arguments]) in (2, 3)
+    assert said in " ".join(capsys.readouterr().err.split())

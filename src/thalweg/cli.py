@@ -27,6 +27,11 @@ COMMANDS = {
         "anneal",
         "thalweg anneal liquid.xyz --potential stillinger-weber",
     ),
+    "minimize": (
+        "find the lowest point of a function of many variables",
+        "minimize",
+        "thalweg minimize my_functions:f --dim 1000 --box -100 100",
+    ),
     "train": (
         "train a learned relaxer or search for a potential, or a network of energies",
         "train",
@@ -124,10 +129,14 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _joined(arguments: list[str]) -> list[str]:
-    """Values that begin with a minus joined to their options: argparse takes those like -300:100 for options."""
+    """Values that begin with a minus joined to their options: argparse takes those like -300:100 for options.
+
+    Plain numbers it knows, which options of two values need.
+    """
     joined: list[str] = []
     for argument in arguments:
-        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and re.match(r"-[\d.]", argument):
+        follows = bool(joined) and joined[-1].startswith("--") and "=" not in joined[-1] and joined[-1] != "--box"
+        if follows and re.match(r"-[\d.]", argument):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
@@ -329,6 +338,19 @@ def _reproduce(p: argparse.ArgumentParser) -> None:
     p.add_argument("--figures", metavar="FOLDER", help="draw the figures into this folder")
     p.add_argument("--quick", action="store_true", help="the smallest system and few starts, within a minute")
     p.add_argument("--full", action="store_true", help="also the tables that need training")
+
+
+def _minimize(p: argparse.ArgumentParser) -> None:
+    p.add_argument("function", metavar="FUNCTION", help="my_file:f, of a vector, best written with jax.numpy; or a landscape")
+    p.add_argument("--dim", metavar="N", help="number of variables")
+    p.add_argument("--box", metavar=("LOW", "HIGH"), nargs=2, help="between which each variable is (a landscape has its own)")
+    p.add_argument("--method", metavar="NAME", help="see `thalweg list minimizers` (default: zoom)")
+    p.add_argument("--evaluations", metavar="N", help="at most (default: 300000)")
+    p.add_argument("--time", metavar="S", help="CPU seconds at most")
+    p.add_argument("--seed", metavar="N", help="of the random numbers (default: 0)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a field of the method")
+    p.add_argument("-o", "--output", metavar="FILE", help="the minimum, JSON (default: FUNCTION-N-minimum.json)")
+    p.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
 
 
 def _list(p: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ _PLURALS = {
     "searches": "search",
     "surrogates": "surrogate",
     "representations": "representation",
+    "minimizers": "minimizer",
 }
 
 

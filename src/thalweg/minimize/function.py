@@ -124,6 +124,12 @@ def _box(box: Sequence, dim: int) -> tuple[np.ndarray, np.ndarray]:
 def _traceable(value: Callable, name: str, low: np.ndarray, high: np.ndarray) -> bool:
     """Whether JAX can trace a function; raises `InputError` where its result is no number."""
     middle = ((low + high) / 2).astype(np.float32)
+    try:  # JAX reads past the end of a vector without a word, NumPy does not
+        value(middle)
+    except IndexError as error:
+        raise InputError(f"{name} fails for a vector of {len(low)} variables: {_said(error)}") from error
+    except Exception:  # of any kind: what is written for JAX alone is tried below
+        pass
     try:
         shape = jax.eval_shape(value, jax.ShapeDtypeStruct(middle.shape, jnp.float32)).shape
         traced = True
