@@ -17,6 +17,7 @@ from thalweg.archive import Archive
 from thalweg.config import resolve
 from thalweg.errors import InputError
 from thalweg.generators.vectors import Kick, Mix, Redraw, Uniform
+from thalweg.io import write_structure
 from thalweg.leaves import as_leaves
 from thalweg.potentials.landscapes import Ackley, Alpine1, Formula, Landscape, Rastrigin, SchafferF7, Weierstrass
 from thalweg.potentials.moved import Moved, Rotation
@@ -286,6 +287,14 @@ def test_inputs_need_no_more_than_a_formula_and_a_name():
     assert isinstance(nested.potential.inner, Ackley)
     assert nested.system.variables == 6
     np.testing.assert_array_equal(nested.system.region.origin, [-10.0] * 3)
+
+
+def test_vectors_in_a_file_are_starts(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 3))
+    write_structure(tmp_path / "x.xyz", Structure.create(x))
+    made = resolve({"system": {"structure": str(tmp_path / "x.xyz")}, "potential": {"kind": "rastrigin"}})
+    assert [g.name for g in made.search.starts] == ["uniform", "given"]
+    np.testing.assert_allclose(made.search.starts[1].positions[0], x, atol=1e-8)  # neither centred nor turned
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def preset_defaults(system: System, potential: Potential, filter: Filter, seeds:
     one_by_one = is_placed(system, potential)
     own = seed_table(seeds, system, filter, one_by_one=one_by_one) if seeds else {}
     if system.variables is not None:
-        search = presets.vector_search(system, potential)
+        search = presets.vector_search(system, potential, seeds)
     elif one_by_one:
         search = presets.placed_search(system, potential, [ordered(s, system) for s in seeds])
     elif any(system.pbc):

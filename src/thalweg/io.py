@@ -23,7 +23,8 @@ def read_structure(path: Path | str, format: str | None = None, minimum_distance
 def read_structures(path: Path | str, format: str | None = None, minimum_distance: float = MINIMUM_DISTANCE) -> list[Structure]:
     """All structures in a file, in order; the format is recognised by name and content unless given (ASE's names).
 
-    Raises `InputError` where the file cannot be read and `StructureError` where a structure in it cannot be used.
+    Raises `InputError` where the file cannot be read and `StructureError` where a structure in it cannot be used, as one
+    with atoms nearer than `minimum_distance` (0: any may coincide).
     """
     import ase.io
     from ase.io.formats import UnknownFileTypeError, ioformats
@@ -144,7 +145,7 @@ def validate(structure: Structure, minimum_distance: float = MINIMUM_DISTANCE, n
         raise StructureError(f"{name} has a cell that is not finite; correct the file")
     if any(structure.pbc) and abs(np.linalg.det(_completed(cell))) < 1e-9:
         raise StructureError(f"{name} is periodic but its cell has no volume; give a cell, or pbc = false")
-    pair = _nearest_pair(positions, cell, structure.pbc, minimum_distance)
+    pair = _nearest_pair(positions, cell, structure.pbc, minimum_distance) if minimum_distance > 0 else None
     if pair is not None:
         i, j, distance = pair
         what = f"atoms {i} and {j} are" if i != j else f"atom {i} and its periodic image are"

@@ -156,12 +156,12 @@ def placed_search(system: System, potential: Potential, structures: list[Structu
     )
 
 
-def vector_search(system: System, potential: Potential) -> BasinHopping:
-    """Basin hopping of the variables of a function, from anywhere in its box."""
+def vector_search(system: System, potential: Potential, structures: list[Structure] | None = None) -> BasinHopping:
+    """Basin hopping of the variables of a function, from anywhere in its box; `structures` are half of the starts."""
     scale = potential.energy_scale(np.asarray(system.numbers))
     return BasinHopping(
         (Kick(), Redraw()),
-        (Uniform(),),
+        (Uniform(), given(structures, system)) if structures else (Uniform(),),
         # Heights between minima are small against the barriers around them, which are the scale.
         temperature=0.02,
         energy_scale=1.0 if scale is None else scale,

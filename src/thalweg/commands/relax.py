@@ -13,17 +13,18 @@ prepare_jax()  # before the imports below bring JAX in
 
 import numpy as np  # noqa: E402
 
-from thalweg import schema  # noqa: E402
+from thalweg import registry, schema  # noqa: E402
 from thalweg.commands.inputs import enter_calculator, enter_periodic  # noqa: E402
 from thalweg.composition import formula_of, placed  # noqa: E402
 from thalweg.config import preset_defaults, require_cutoff, resolve_filter  # noqa: E402
 from thalweg.display import energy, plural, pressure_unit, table  # noqa: E402
 from thalweg.errors import InputError, StructureError  # noqa: E402
-from thalweg.io import read_structures, write_structure  # noqa: E402
+from thalweg.io import MINIMUM_DISTANCE, read_structures, write_structure  # noqa: E402
 from thalweg.objective.base import Task  # noqa: E402
 from thalweg.objective.evaluate import Evaluate  # noqa: E402
 from thalweg.objective.workers import open_workers  # noqa: E402
 from thalweg.potentials.base import Potential  # noqa: E402
+from thalweg.potentials.landscapes import Landscape  # noqa: E402
 from thalweg.relax.base import CONVERGED, STATUS_NAMES  # noqa: E402
 from thalweg.relax.driver import Relaxation, Relaxed  # noqa: E402
 from thalweg.relax.driver import relax as relax_batch  # noqa: E402
@@ -118,12 +119,17 @@ def component_tables(options: Namespace, sections: tuple[str, ...]) -> dict[str,
 
 def structures_and_potential(source: Path, tables: dict[str, dict]) -> tuple[list[Structure], Potential]:
     """The structures in a file, placed in the cell that [system] says, and the potential, which knows them all."""
-    structures = [placed(s, tables["system"], str(source)) for s in read_structures(source)]
-    if "kind" not in tables["potential"]:
+    kind = tables["potential"].get("kind")
+    # Coordinates that are variables may well be equal.
+    vectors = isinstance(kind, str) and issubclass(registry.find("potential", kind), Landscape)
+    read = read_structures(source, minimum_distance=0.0 if vectors else MINIMUM_DISTANCE)
+    structures = [placed(s, tables["system"], str(source)) for s in read]
+    if kind is None:
         raise InputError(
             "this needs a potential; add --potential gupta, or another of `thalweg list potentials`, or --calculator emt"
         )
-    potential = schema.build("potential", schema.fill("potential", tables["potential"], "[potential]"))
+    sizes = {"Formula": {"dim": 3 * structures[0].n_slots}}  # every coordinate a variable, where nobody says
+    potential = schema.build("potential", schema.fill("potential", tables["potential"], "[potential]", sizes))
     for k, structure in enumerate(structures):
         potential.check(np.asarray(structure.numbers))
         require_cutoff(potential, structure.numbers, structure.pbc, tables["potential"]["kind"])
