@@ -19,11 +19,14 @@ FEWEST = 8
 #: A mean is lower beyond doubt by this many of its standard errors.
 CLEAR = 4.0
 #: The box shrinks by a factor between these, however sure the fit is.
-SHRINK = (0.85, 1.0)
+SHRINK = (0.7, 0.9)
 #: And to this many times the error of the average minimum.
 MARGIN = 4.0
 #: From where on a minimum is at the end of its interval, in half widths.
 EDGE = 0.99
+#: Least share of the last minimum in the average: a variable along which the function curves less than along others gets only
+#: part of the way in a stage, and must not be held back by where it was.
+GAIN = 0.45
 #: Least error of a minimum, in half widths of its box.
 SURE = 1e-3
 
@@ -44,7 +47,7 @@ class Zoom(Minimizer):
 
     pairs_per_variable: float = 2.0
     least: int = 200
-    smallest: float = 1e-3
+    smallest: float = 2e-3
     repeats: int = eqx.field(static=True, default=20)
     polish: int = eqx.field(static=True, default=1000)
 
@@ -89,7 +92,8 @@ class Zoom(Minimizer):
             own = 1 / (stage.error * half) ** 2
             # A variable whose minimum is at the end of its interval was lost: for it all begins anew.
             lost = np.abs(stage.minimum - centre) >= EDGE * half
-            total, weight = np.where(lost, 0, total) + own * stage.minimum, np.where(lost, 0, weight) + own
+            kept = np.where(lost, 0, np.minimum(1, (1 / GAIN - 1) * own / np.maximum(weight, 1e-300)))
+            total, weight = kept * total + own * stage.minimum, kept * weight + own
             centre = best_of(counted, rng, [total / weight, stage.minimum, stage.centre], half)
             half = half * np.clip(MARGIN * np.sqrt((1 / weight / half**2).mean()), *SHRINK)
             centres.append(centre)
