@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -73,11 +75,11 @@ class Grid(eqx.Module):
         at = on.round(u).astype(np.int32)
         size, wraps = np.asarray(self.shape, np.int32), np.asarray(self.periodic)
         wrapped = on.where(wraps, at % size, on.clip(at, 0, size - 1))
-        there = (wraps | (wrapped == at)).all(-1)
+        there = (on.asarray(wraps) | (wrapped == at)).all(-1)
         return (wrapped[..., 0] * size[1] + wrapped[..., 1]) * size[2] + wrapped[..., 2], there
 
 
-def _module_of(*values):
+def _module_of(*values) -> Any:
     """NumPy for what is on the host, where every operation of JAX would be dispatched by itself; else JAX's."""
     return jnp if any(isinstance(v, jax.Array) for v in values) else np
 

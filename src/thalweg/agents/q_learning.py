@@ -55,7 +55,7 @@ def batch_of(
     target = rewards(replay.best[rows, slot], replay.lowest, span)
     first = np.argmax(order == 0, 1)
     x, put = turned(rng, x, x[pick, slot], x[pick, first], operations, site.grid.dimensions == 2)
-    voxel, inside = site.grid.nearest(put.astype(np.float32))
+    voxel, inside = (np.asarray(a) for a in site.grid.nearest(put.astype(np.float32)))
     offset = np.where(snapped, 0.0, put - np.asarray(site.grid.position(voxel), float))
     # A placement that was turned out of the grid teaches nothing about places on it.
     weightless = ~inside
