@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import tomllib
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def value(text: str):
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def whole(options: Namespace, name: str, least: int = 1) -> int | None:
+    """An option that is a whole number, commas allowed; None where it was not given."""
+    text = getattr(options, name)
+    if text is None:
+        return None
+    number = value(text.replace(",", ""))
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise InputError(f"--{name} {text} is no whole number of {least} or more")
+    return number
 
 
 def assign(tables: dict, assignments: Iterable[str], sections: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from thalweg.commands.environment import prepare_jax, value
+from thalweg.commands.environment import prepare_jax, value, whole
 
 prepare_jax()  # before the imports below bring JAX in
 
@@ -33,7 +33,7 @@ def minimize(options: Namespace) -> int:
     """Minimise, print what was found, and write it to a file."""
     function = _function(options)
     method = _method(options)
-    budget, seed = _whole(options, "evaluations", 1) or EVALUATIONS, _whole(options, "seed", 0) or 0
+    budget, seed = whole(options, "evaluations", 1) or EVALUATIONS, whole(options, "seed", 0) or 0
     limit = _seconds(options)
     output = _output(options, function)
     line = StatusLine(options.quiet)
@@ -52,7 +52,7 @@ def minimize(options: Namespace) -> int:
 
 def _function(options: Namespace) -> Function:
     """What is minimised: `my_file:f`, or a landscape by its name."""
-    dim = _whole(options, "dim", 1)
+    dim = whole(options, "dim", 1)
     box = None if options.box is None else [_number("--box", side) for side in options.box]
     if ":" not in options.function:
         return function_of(_landscape(options.function, dim), None, box, options.function)
@@ -86,16 +86,6 @@ def _method(options: Namespace) -> base.Minimizer:
             raise InputError(f"--set {pair}: write KEY=VALUE, such as pairs_per_variable=4")
         table[key] = value(text)
     return schema.build("minimizer", schema.fill("minimizer", table, "--set"))
-
-
-def _whole(options: Namespace, name: str, least: int) -> int | None:
-    text = getattr(options, name)
-    if text is None:
-        return None
-    number = value(text.replace(",", ""))
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise InputError(f"--{name} {text} is no whole number of {least} or more")
-    return number
 
 
 def _number(option: str, text: str) -> float:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from thalweg.commands.environment import prepare_jax
+from thalweg.commands.environment import prepare_jax, whole
 
 prepare_jax()  # before the imports below bring JAX in
 
 from thalweg.benchmark.experiments import EXPERIMENTS, Cells, Experiment, Options, Table, chosen, experiment, run_table  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
-from thalweg.commands.environment import value  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.errors import InputError  # noqa: E402
 
@@ -75,24 +74,14 @@ def _options(options: Namespace) -> Options:
             raise InputError(f"--weights {pair}: write METHOD=NAME, such as learned=my-weights.json")
         weights[name] = file
     return Options(
-        count=_whole(options, "count"),
-        evaluations=_whole(options, "evaluations"),
-        horizon=_whole(options, "horizon"),
-        seed=_whole(options, "seed", 0) or 0,
+        count=whole(options, "count"),
+        evaluations=whole(options, "evaluations"),
+        horizon=whole(options, "horizon"),
+        seed=whole(options, "seed", 0) or 0,
         weights=weights,
         quick=options.quick,
         full=options.full,
     )
-
-
-def _whole(options: Namespace, name: str, least: int = 1) -> int | None:
-    text = getattr(options, name)
-    if text is None:
-        return None
-    number = value(text.replace(",", ""))
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise InputError(f"--{name} {text} is no whole number of {least} or more")
-    return number
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -22,8 +22,7 @@ class ActionFunctional(Minimizer):
     minimum of the network with the lowest true value is kept. The network's slopes are between `low` and `high`, in units of
     the half box.
 
-    As published it is not followed by the way down on the function itself, nor begun with a quadratic: see `Funnel` for what
-    makes it work.
+    As published it is not followed by the way down on the function itself, nor begun with a quadratic.
     """
 
     hidden: int = eqx.field(static=True, default=128)

@@ -37,7 +37,7 @@ class AdamGrid(Minimizer):
 
 
 class UniformSamples(Minimizer):
-    """A network without local minima that is fitted to uniform samples only, all of the budget; then down from its minimum."""
+    """A network without local minima that is fitted to uniform samples only, all of the budget."""
 
     hidden: int = eqx.field(static=True, default=128)
     steps: int = 2000

@@ -1,4 +1,4 @@
-"""Zooming in by least squares, with a network without local minima where a quadratic is not enough."""
+"""Zooming in by least squares: quadratics in ever smaller boxes."""
 
 from __future__ import annotations
 
