@@ -10,13 +10,13 @@ import scipy.optimize
 from thalweg import registry
 from thalweg.cli import main
 from thalweg.errors import InputError, PotentialError
-from thalweg.minimize.action_functional import ActionFunctional
-from thalweg.minimize.base import minimize
-from thalweg.minimize.baselines import UniformSamples
-from thalweg.minimize.function import function_of
-from thalweg.minimize.quadratic import fitted, least_squares
-from thalweg.minimize.samples import inner_box
-from thalweg.minimize.zoom import Zoom
+from thalweg.minimizers.action_functional import ActionFunctional
+from thalweg.minimizers.base import minimize
+from thalweg.minimizers.baselines import UniformSamples
+from thalweg.minimizers.function import function_of
+from thalweg.minimizers.quadratic import fitted, least_squares
+from thalweg.minimizers.samples import inner_box
+from thalweg.minimizers.zoom import Zoom
 from thalweg.potentials.landscapes import Rastrigin
 
 PLACE = np.array([1.3, -2.1, 0.4, 3.3, -0.7, 2.2])

@@ -37,6 +37,7 @@ _PUBLIC = {
     "generators.placed": ("Permute", "RandomPlaced", "Rattle"),
     "generators.random": ("RandomBall", "SymmetricRandom"),
     "generators.seeded": ("Seeded",),
+    "minimizers.base": ("Minimizer", "Minimum", "minimize"),
     "objective.base": ("Evaluated", "Objective", "Task", "WorkerLost", "Workers"),
     "objective.evaluate": ("Evaluate",),
     "objective.workers": ("from_executor", "open_workers"),
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from thalweg.generators.seeded import Seeded
     from thalweg.generators.symmetrise import Symmetrise
     from thalweg.io import read_structure, read_structures, write_structure
+    from thalweg.minimizers.base import Minimizer, Minimum, minimize
     from thalweg.objective.base import Evaluated, Objective, Task, WorkerLost, Workers
     from thalweg.objective.evaluate import Evaluate
     from thalweg.objective.workers import from_executor, open_workers

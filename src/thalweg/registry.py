@@ -155,12 +155,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "tree-search": "thalweg.agents.tree_search:TreeSearch",
     },
     "minimizer": {
-        "zoom": "thalweg.minimize.zoom:Zoom",
-        "action-functional": "thalweg.minimize.action_functional:ActionFunctional",
-        "uniform-samples": "thalweg.minimize.baselines:UniformSamples",
-        "adam-grid": "thalweg.minimize.baselines:AdamGrid",
-        "cma-es": "thalweg.minimize.baselines:SeparableCMA",
-        "hops": "thalweg.minimize.baselines:Hops",
+        "zoom": "thalweg.minimizers.zoom:Zoom",
+        "action-functional": "thalweg.minimizers.action_functional:ActionFunctional",
+        "uniform-samples": "thalweg.minimizers.baselines:UniformSamples",
+        "adam-grid": "thalweg.minimizers.baselines:AdamGrid",
+        "cma-es": "thalweg.minimizers.baselines:SeparableCMA",
+        "hops": "thalweg.minimizers.baselines:Hops",
     },
     "postprocessor": {
         "centre": "thalweg.search.postprocess:Centre",
@@ -189,7 +189,7 @@ BASES = {
     "sampler": "thalweg.search.sampling:Sampler",
     "policy": "thalweg.agents.policy:Policy",
     "tree": "thalweg.agents.tree_search:TreeSearch",
-    "minimizer": "thalweg.minimize.base:Minimizer",
+    "minimizer": "thalweg.minimizers.base:Minimizer",
     "postprocessor": "thalweg.search.postprocess:Postprocessor",
     "representation": "thalweg.agents.images:Representation",
 }

@@ -64,7 +64,14 @@ REPRESENTATIONS = {
     "uniform": BLIND,
 }
 #: An agent that learned elsewhere, one that did not, and a control that does not learn.
-CONTROLLED = {"asla": PLAIN, "transferred": PLAIN, "uniform": BLIND, "asla-pa": CHOOSING, "uniform-pa": UNIFORM}
+CONTROLLED = {
+    "asla-pa": CHOOSING,
+    "transferred-pa": CHOOSING,
+    "uniform-pa": UNIFORM,
+    "asla": PLAIN,
+    "transferred": PLAIN,
+    "uniform": BLIND,
+}
 ADATOMS = {"asla": PLAIN, "uniform": BLIND, "asla-pa": CHOOSING, "uniform-pa": UNIFORM}
 LOOKING = {
     "asla-pa": CHOOSING,
@@ -77,7 +84,7 @@ LOOKING = {
     "gofee": MOLECULES["gofee"],
 }
 #: Of what an agent that is taken elsewhere learned before, and for how many episodes.
-LEARNED_ON = {"surface-2": ("surface", 500)}
+LEARNED_ON = {"surface-2": ("surface", {"transferred": 500, "transferred-pa": 150})}
 
 
 @dataclass(frozen=True)
@@ -138,9 +145,9 @@ def settings_for(searches: Mapping[str, Mapping]) -> Callable[[str, str, Options
             "horizon": None,
             "search": own,
         }
-        if method == "transferred":
+        if method.startswith("transferred"):
             elsewhere, learned = LEARNED_ON[system]
-            made["agent"] = {"system": elsewhere, "episodes": options.horizon or learned, "seed": options.seed}
+            made["agent"] = {"system": elsewhere, "episodes": options.horizon or learned[method], "seed": options.seed}
         return made
 
     return settings

@@ -19,8 +19,8 @@ from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.display import StatusLine, plural, seconds  # noqa: E402
 from thalweg.errors import InputError, RunFolderError, suggest  # noqa: E402
 from thalweg.importing import module_at  # noqa: E402
-from thalweg.minimize import base  # noqa: E402
-from thalweg.minimize.function import Function, function_of  # noqa: E402
+from thalweg.minimizers import base  # noqa: E402
+from thalweg.minimizers.function import Function, function_of  # noqa: E402
 from thalweg.potentials.landscapes import Landscape  # noqa: E402
 
 #: Evaluations of a search, unless told.

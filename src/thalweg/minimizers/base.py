@@ -13,8 +13,8 @@ import numpy as np
 
 from thalweg import registry
 from thalweg.errors import InputError
-from thalweg.minimize.counted import Counted, Spent
-from thalweg.minimize.function import Function, function_of
+from thalweg.minimizers.counted import Counted, Spent
+from thalweg.minimizers.function import Function, function_of
 
 
 class Minimizer(eqx.Module):

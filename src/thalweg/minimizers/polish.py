@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
-from thalweg.minimize.counted import Counted, Spent
+from thalweg.minimizers.counted import Counted, Spent
 
 
 def polished(counted: Counted, x: np.ndarray, most: int = 1000) -> np.ndarray:

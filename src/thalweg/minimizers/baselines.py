@@ -6,9 +6,9 @@ import equinox as eqx
 import numpy as np
 
 from thalweg.errors import InputError
-from thalweg.minimize.base import Minimizer
-from thalweg.minimize.counted import Counted
-from thalweg.minimize.polish import polished
+from thalweg.minimizers.base import Minimizer
+from thalweg.minimizers.counted import Counted
+from thalweg.minimizers.polish import polished
 from thalweg.networks.pl_fit import fitted
 from thalweg.networks.pl_network import PLNetwork
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from thalweg.errors import PotentialError
-from thalweg.minimize.function import Function
+from thalweg.minimizers.function import Function
 
 #: Evaluations of which one at least must be finite.
 FIRST = 100

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from thalweg.errors import InputError
-from thalweg.minimize.base import Minimizer
-from thalweg.minimize.counted import Counted
+from thalweg.minimizers.base import Minimizer
+from thalweg.minimizers.counted import Counted
 from thalweg.networks.pl_fit import fitted
 from thalweg.networks.pl_network import PLNetwork
 

@@ -6,11 +6,11 @@ import equinox as eqx
 import numpy as np
 
 from thalweg.errors import InputError
-from thalweg.minimize.base import Minimizer
-from thalweg.minimize.counted import Counted
-from thalweg.minimize.polish import polished
-from thalweg.minimize.quadratic import Quadratic, fitted
-from thalweg.minimize.samples import inner_box, pairs
+from thalweg.minimizers.base import Minimizer
+from thalweg.minimizers.counted import Counted
+from thalweg.minimizers.polish import polished
+from thalweg.minimizers.quadratic import Quadratic, fitted
+from thalweg.minimizers.samples import inner_box, pairs
 
 #: Points of a cloud whose mean value says how good a centre is: one value would only tell of the ripples there.
 CLOUD = 32
