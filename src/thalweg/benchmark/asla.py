@@ -45,23 +45,25 @@ REBUILDING = {
     "rebuild-2-3": {**CHOOSING, "rebuild": 0.5, "least_removed": 2, "most_removed": 3},
     "uniform-rebuild": {**UNIFORM, "rebuild": 0.5},
 }
-#: What the network sees, without a model of the energy.
+#: What the network sees, where one candidate is built and relaxed on a model: with more of them, the model would choose.
 REPRESENTATIONS = {
-    "one-hot": {**PLAIN, "representation": {"kind": "one-hot"}},
     **{
-        name: {**PLAIN, "representation": {"kind": "gaussian", **own}}
+        name: {**RELAXED, "representation": own}
         for name, own in {
-            "gaussian-0.2": {"width": 0.2},
-            "gaussian-0.4": {"width": 0.4},
-            "gaussian-0.8": {"width": 0.8},
-            "gaussian-0.4-bias": {"width": 0.4, "bias": 0.1},
-            "gaussian-0.4-negative": {"width": 0.4, "bias": -0.1},
+            "one-hot": {"kind": "one-hot"},
+            "gaussian-0.2": {"kind": "gaussian", "width": 0.2},
+            "gaussian-0.4": {"kind": "gaussian", "width": 0.4},
+            "gaussian-0.8": {"kind": "gaussian", "width": 0.8},
+            "gaussian-0.4-bias": {"kind": "gaussian", "width": 0.4, "bias": 0.1},
+            "gaussian-0.4-negative": {"kind": "gaussian", "width": 0.4, "bias": -0.1},
+            "automatic": {"kind": "automatic-gaussian"},
+            "displaced": {"kind": "displaced"},
+            "circular": {"kind": "circular-harmonics"},
         }.items()
     },
-    "automatic": {**PLAIN, "representation": {"kind": "automatic-gaussian"}},
-    "displaced": {**PLAIN, "representation": {"kind": "displaced"}},
-    "circular": {**PLAIN, "representation": {"kind": "circular-harmonics"}},
-    "uniform": BLIND,
+    "uniform": {**RELAXED, "policy": {"kind": "uniform"}},
+    "plain": {**PLAIN, "representation": {"kind": "gaussian", "width": 0.4}},
+    "gofee": MOLECULES["gofee"],
 }
 #: An agent that learned elsewhere, one that did not, and a control that does not learn.
 CONTROLLED = {
@@ -211,7 +213,7 @@ def _table(name: str, what: str, systems: tuple[str, ...], searches: Mapping[str
 TABLES = (
     _table("benzene", "benzene without and with a model of the energy, beside controls", ("benzene",), MOLECULES, True),
     _table("aniline", "aniline with structures rebuilt in part", ("aniline",), REBUILDING),
-    _table("graphene", "how atoms are shown to the network", ("graphene", "graphene-xtb"), REPRESENTATIONS),
+    _table("graphene", "how atoms are shown to the network", ("graphene", "graphene-12", "graphene-xtb"), REPRESENTATIONS),
     _table("clusters", "an alloy in 3D by full and dilated convolutions", ("ni4au5",), CONVOLUTIONS),
     _table("surface", "adatoms of two metals on a third", ("surface",), ADATOMS),
     _table("transfer", "the same in a cell twice as large, begun with an agent of the small one", ("surface-2",), CONTROLLED),
