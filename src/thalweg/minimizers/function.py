@@ -90,7 +90,7 @@ def function_of(value, dim: int | None = None, box: Sequence | None = None, name
     if isinstance(value, Landscape):
         if dim is not None and dim != value.dim:
             raise InputError(f"{type(value).__name__} has {value.dim} variables, not {dim}")
-        low, high = _box(value.domain if box is None else box, value.dim)
+        low, high = box_of(value.domain if box is None else box, value.dim)
         return Function(name or type(value).__name__, value.value, low, high)
     called = name or getattr(value, "__name__", type(value).__name__)
     if not callable(value):
@@ -101,11 +101,12 @@ def function_of(value, dim: int | None = None, box: Sequence | None = None, name
         raise InputError(f"the box in which {called} is minimised is missing; give box (--box LOW HIGH)")
     if dim < 1:
         raise InputError(f"dim is {dim}; it must be at least 1")
-    low, high = _box(box, dim)
+    low, high = box_of(box, dim)
     return Function(called, value, low, high, _traceable(value, called, low, high))
 
 
-def _box(box: Sequence, dim: int) -> tuple[np.ndarray, np.ndarray]:
+def box_of(box: Sequence, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ends (dim,) of a box: (low, high), numbers or vectors. Raises `InputError` where it is empty, or not finite."""
     try:
         low, high = (np.broadcast_to(np.asarray(side, float), (dim,)).copy() for side in box)
     except ValueError:
