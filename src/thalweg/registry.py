@@ -156,6 +156,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "minimizer": {
         "zoom": "thalweg.minimizers.zoom:Zoom",
+        "plnet-zoom": "thalweg.minimizers.plnet_zoom:PLNetZoom",
         "action-functional": "thalweg.minimizers.action_functional:ActionFunctional",
         "uniform-samples": "thalweg.minimizers.baselines:UniformSamples",
         "adam-grid": "thalweg.minimizers.baselines:AdamGrid",

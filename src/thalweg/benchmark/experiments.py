@@ -19,6 +19,7 @@ from thalweg.errors import InputError, RunFolderError, suggest
 
 #: Where experiments are defined, by the name that the command line knows.
 EXPERIMENTS = {
+    "action-functional": "thalweg.benchmark.action_functional:EXPERIMENT",
     "asla": "thalweg.benchmark.asla:EXPERIMENT",
     "deep-surrogates": "thalweg.benchmark.deep_surrogates:EXPERIMENT",
     "learn2hop": "thalweg.benchmark.learn2hop:EXPERIMENT",

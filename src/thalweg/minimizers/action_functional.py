@@ -63,10 +63,10 @@ class ActionFunctional(Minimizer):
         best = self._judged(counted, network, np.inf)
         each = (self.moves + 1) * (1 + self.uniform)
         while walkers := min(self.walkers, int((counted.left - 1) / each)):
-            ways = self._ways(network, draw(walkers))
+            along = ways(network, draw(walkers), self.moves)
             if self.uniform > 0:
-                ways = np.concatenate([ways, draw(int(self.uniform * len(ways)))])
-            x, y = _finite(ways, counted.values(ways))
+                along = np.concatenate([along, draw(int(self.uniform * len(along)))])
+            x, y = _finite(along, counted.values(along))
             network = fitted(rng, network, x, y, rate=self.rate, steps=self.steps, held_out=0.0).network
             best = self._judged(counted, network, best)
 
@@ -78,14 +78,17 @@ class ActionFunctional(Minimizer):
             counted.believed = x
         return min(best, value)
 
-    def _ways(self, network: PLNetwork, x: np.ndarray) -> np.ndarray:
-        """Points (walkers (moves + 1), dim) on the ways down from x (walkers, dim)."""
-        # The steepest direction has a curvature of about height (high scale)^2: a step of its inverse does not overshoot.
-        step = 1 / (float(network.height) * (network.bounds[1] * np.asarray(network.scale)) ** 2)
-        ways = [x]
-        for _ in range(self.moves):
-            ways.append((ways[-1] - step * np.asarray(_slopes(network, ways[-1]))).astype(np.float32))
-        return np.concatenate(ways)
+
+def ways(network: PLNetwork, x: np.ndarray, moves: int) -> np.ndarray:
+    """Points (walkers (moves + 1), dim) on the ways down a network from x (walkers, dim)."""
+    # The steepest direction has a curvature of about height (high scale)^2: a step of its inverse does not overshoot.
+    scale = np.asarray(network.scale)
+    steepest = scale if scale.ndim == 1 else np.linalg.norm(scale, 2)
+    step = 1 / (float(network.height) * (network.bounds[1] * steepest) ** 2)
+    points = [x]
+    for _ in range(moves):
+        points.append((points[-1] - step * np.asarray(_slopes(network, points[-1]))).astype(np.float32))
+    return np.concatenate(points)
 
 
 @eqx.filter_jit

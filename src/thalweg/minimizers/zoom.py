@@ -29,8 +29,6 @@ EDGE = 0.99
 GAIN = 0.45
 #: Least error of a minimum, in half widths of its box.
 SURE = 1e-3
-
-
 #: Gradients spent from each centre to see how far down it leads.
 TRIED = 30
 
@@ -79,6 +77,10 @@ class Zoom(Minimizer):
         """Pairs of a stage."""
         return max(int(self.pairs_per_variable * dim), self.least)
 
+    def lowest(self, counted: Counted, rng: np.random.Generator, stage: Stage) -> np.ndarray:
+        """Where a stage has its minimum (dim,), in its box."""
+        return stage.minimum
+
     def zoomed(self, counted: Counted, rng: np.random.Generator, centre: np.ndarray, half: np.ndarray) -> list[np.ndarray]:
         """The centres (dim,) of boxes that begin with centre +- half (dim,); the last one is where they lead."""
         smallest, count, centres = self.smallest * half.max(), self.count(counted.dim), []
@@ -89,12 +91,12 @@ class Zoom(Minimizer):
             if stage is None:  # the function is not there: begin anew where it is, with less
                 centre, half, total, weight = np.array(counted.best), half / 2, 0 * total, 0 * weight
                 continue
-            own = 1 / (stage.error * half) ** 2
+            own, lowest = 1 / (stage.error * half) ** 2, self.lowest(counted, rng, stage)
             # A variable whose minimum is at the end of its interval was lost: for it all begins anew.
-            lost = np.abs(stage.minimum - centre) >= EDGE * half
+            lost = np.abs(lowest - centre) >= EDGE * half
             kept = np.where(lost, 0, np.minimum(1, (1 / GAIN - 1) * own / np.maximum(weight, 1e-300)))
-            total, weight = kept * total + own * stage.minimum, kept * weight + own
-            centre = best_of(counted, rng, [total / weight, stage.minimum, stage.centre], half)
+            total, weight = kept * total + own * lowest, kept * weight + own
+            centre = best_of(counted, rng, [total / weight, lowest, stage.centre], half)
             half = half * np.clip(MARGIN * np.sqrt((1 / weight / half**2).mean()), *SHRINK)
             centres.append(centre)
         return centres or [centre]
@@ -115,6 +117,12 @@ class Stage(eqx.Module):
     def minimum(self) -> np.ndarray:
         """Where the quadratic is lowest in the box."""
         return self.quadratic.minimum(self.half)
+
+    @property
+    def samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """All points (2 pairs, dim) and their values (2 pairs,)."""
+        away = self.u * self.half
+        return np.concatenate([self.centre + away, self.centre - away]), np.concatenate([self.above, self.below])
 
 
 def look(counted: Counted, rng: np.random.Generator, centre: np.ndarray, half: np.ndarray, count: int) -> Stage | None:
