@@ -47,8 +47,9 @@ SEARCHES = ("basin-hopping", "random-relaxed")
 METHODS = (*SEARCHES, "hops", "adam-grid", "action-functional", "zoom", "plnet-zoom", "cma-es")
 #: Evaluations and seeds of a cell; with --quick.
 EVALUATIONS, SEEDS, SEARCH_SEEDS, QUICK_EVALUATIONS = 200_000, 3, 5, 4_000
-#: CPU seconds after which a minimizer ends that still has evaluations: networks may take far longer than energies.
-SECONDS = 180
+#: CPU seconds after which a minimizer ends that still has evaluations; those with networks would take hours for all of them.
+SECONDS, NETWORK_SECONDS = 180, 60
+NETWORKS = ("action-functional", "plnet-zoom")
 #: Of these evaluations a twentieth, and this many at most, are for each way down from where a minimizer ended.
 POLISH = 1_000
 #: Of basin hopping: few walkers, so that each comes far, and hops without a lower energy before it begins anew.
@@ -65,11 +66,12 @@ def settings(system: str, method: str, options: Options) -> dict:
     if method not in SEARCHES and method not in registry.names("minimizer"):
         raise Skipped(f"there is no minimizer {method}")
     usual = SEARCH_SEEDS if method in SEARCHES else SEEDS
+    seconds = NETWORK_SECONDS if method in NETWORKS else SECONDS
     return {
         "count": options.count or (1 if options.quick else usual),
         "evaluations": options.evaluations or (QUICK_EVALUATIONS if options.quick else EVALUATIONS),
         "seed": options.seed,
-        "horizon": None if method in SEARCHES else options.horizon or SECONDS,
+        "horizon": None if method in SEARCHES else options.horizon or seconds,
     }
 
 
