@@ -91,8 +91,8 @@ FUNNEL_METHODS: dict[str, tuple[str | type[Minimizer], dict[str, Any]]] = {
     "plnet-zoom-gradients": ("plnet-zoom", {"gradient_weight": 0.3}),
     **{k: METHODS[k] for k in ("action-functional", "hops", "cma-es")},
 }
-#: Of large landscapes: a network costs milliseconds a step there, so it gets few.
-FEW_STEPS = {"steps": 50, "rate": 1e-3, "tau": 2.0}
+#: Of large landscapes: a network costs tens of milliseconds a step there, so it gets few.
+FEW_STEPS = {"plnet-zoom": {"steps": 50, "rate": 1e-3, "tau": 2.0}, "uniform-samples": {"steps": 800}}
 
 
 def landscape(system: str, seed: int, moved: bool = True) -> Landscape:
@@ -121,8 +121,8 @@ def settings_for(methods: Mapping, seeds: int, moved: bool = True) -> Callable[[
     def settings(system: str, method: str, options: Options) -> dict:
         kind, fields = methods[method]
         dim = landscape(system, 0, moved).dim
-        if kind == "plnet-zoom" and dim > LARGE:
-            fields = {**fields, **FEW_STEPS}
+        if dim > LARGE and isinstance(kind, str):
+            fields = {**fields, **FEW_STEPS.get(kind, {})}
         usual = QUICK_EVALUATIONS if options.quick else min(EACH * dim, EVALUATIONS) if dim <= LARGE else EVALUATIONS
         return {
             "count": options.count or (QUICK_SEEDS if options.quick else seeds),

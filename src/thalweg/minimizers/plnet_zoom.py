@@ -14,6 +14,8 @@ from thalweg.networks.pl_network import PLNetwork
 
 #: Steps of a way down on the network.
 MOVES = 10
+#: Share of the distance between minima of network and quadratic that counts as an error of either.
+BENT = 0.25
 
 
 class PLNetZoom(Zoom):
@@ -45,7 +47,7 @@ class PLNetZoom(Zoom):
         if not (0 < self.floor <= 1 and self.tau > 1):
             raise InputError(f"floor is {self.floor:g} and tau {self.tau:g}; they are in (0, 1] and above 1")
 
-    def lowest(self, counted: Counted, rng: np.random.Generator, stage: Stage) -> np.ndarray:
+    def lowest(self, counted: Counted, rng: np.random.Generator, stage: Stage) -> tuple[np.ndarray, float]:
         x, y = stage.samples
         network = self._learned(counted, rng, self._begun(rng, stage), x, y)
         if self.mixed > 0:
@@ -57,9 +59,11 @@ class PLNetZoom(Zoom):
             network = self._learned(counted, rng, network, x, y)
         found = network.minimiser().x
         if not np.isfinite(found).all():
-            return stage.minimum
+            return stage.minimum, stage.error
         found = np.clip(found, stage.centre - stage.half, stage.centre + stage.half)
-        return best_of(counted, rng, [stage.minimum, found], stage.half)
+        # Where it differs from the quadratic the function is no quadratic, which the error of that does not know.
+        bent = float(np.sqrt((((found - stage.minimum) / stage.half) ** 2).mean()))
+        return best_of(counted, rng, [stage.minimum, found], stage.half), float(np.hypot(stage.error, BENT * bent))
 
     def count(self, dim: int) -> int:
         return max(int((1 - self.mixed) * super().count(dim)), dim + 1)

@@ -29,8 +29,8 @@ def _downhill_without(counted: Counted, x: np.ndarray, most: int) -> np.ndarray:
     if left < 2 * counted.dim:
         return x
     bounds = list(zip(counted.low, counted.high, strict=True))
-    # Its parabolas do not know infinity.
-    value = lambda point: min(float(counted.values(np.asarray(point, np.float64)[None])[0]), 1e300)
+    # Its parabolas do not know infinity, and multiply values.
+    value = lambda point: min(float(counted.values(np.asarray(point, np.float64)[None])[0]), 1e100)
     try:
         made = minimize(value, x, method="Powell", bounds=bounds, options={"maxfev": left})
     except Spent:

@@ -18,8 +18,8 @@ CLOUD = 32
 FEWEST = 8
 #: A mean is lower beyond doubt by this many of its standard errors.
 CLEAR = 4.0
-#: The box shrinks by a factor between these, however sure the fit is.
-SHRINK = (0.7, 0.9)
+#: The box shrinks by a factor between these, however sure the fit is; the slower, the better bent funnels are followed.
+SHRINK = (0.7, 0.93)
 #: And to this many times the error of the average minimum.
 MARGIN = 4.0
 #: From where on a minimum is at the end of its interval, in half widths.
@@ -39,8 +39,9 @@ class Zoom(Minimizer):
     A stage evaluates `pairs_per_variable` pairs of points for each variable (`least` pairs at least) and fits a quadratic.
     The minima of all stages are averaged, weighted by the inverse square of their errors: few pairs and many stages tell more
     than many pairs and few stages. The next box is about the average, unless a cloud of values about the last minimum or the
-    last centre is lower, and as much smaller as the errors allow. It ends with a box of `smallest` (a share of the first),
-    and begins again in other boxes while there are evaluations left, `repeats` times at most.
+    last centre is lower, and as much smaller as the errors allow, but no sooner than the evaluations that are left ask for:
+    a bent funnel is followed in small steps. It ends with a box of `smallest` (a share of the first), and begins again in
+    other boxes while there are evaluations left, `repeats` times at most.
     """
 
     pairs_per_variable: float = 2.0
@@ -77,9 +78,9 @@ class Zoom(Minimizer):
         """Pairs of a stage."""
         return max(int(self.pairs_per_variable * dim), self.least)
 
-    def lowest(self, counted: Counted, rng: np.random.Generator, stage: Stage) -> np.ndarray:
-        """Where a stage has its minimum (dim,), in its box."""
-        return stage.minimum
+    def lowest(self, counted: Counted, rng: np.random.Generator, stage: Stage) -> tuple[np.ndarray, float]:
+        """Where a stage has its minimum (dim,), in its box, and the error of that, in half widths."""
+        return stage.minimum, stage.error
 
     def zoomed(self, counted: Counted, rng: np.random.Generator, centre: np.ndarray, half: np.ndarray) -> list[np.ndarray]:
         """The centres (dim,) of boxes that begin with centre +- half (dim,); the last one is where they lead."""
@@ -91,13 +92,18 @@ class Zoom(Minimizer):
             if stage is None:  # the function is not there: begin anew where it is, with less
                 centre, half, total, weight = np.array(counted.best), half / 2, 0 * total, 0 * weight
                 continue
-            own, lowest = 1 / (stage.error * half) ** 2, self.lowest(counted, rng, stage)
+            lowest, error = self.lowest(counted, rng, stage)
+            own = 1 / (error * half) ** 2
             # A variable whose minimum is at the end of its interval was lost: for it all begins anew.
             lost = np.abs(lowest - centre) >= EDGE * half
             kept = np.where(lost, 0, np.minimum(1, (1 / GAIN - 1) * own / np.maximum(weight, 1e-300)))
             total, weight = kept * total + own * lowest, kept * weight + own
             centre = best_of(counted, rng, [total / weight, lowest, stage.centre], half)
-            half = half * np.clip(MARGIN * np.sqrt((1 / weight / half**2).mean()), *SHRINK)
+            # As slowly as what is left allows for reaching the smallest box.
+            stages = max((counted.left - self.reserve) / (2 * count), 1)
+            slowest = np.clip((smallest / half.max()) ** (1 / stages), *SHRINK)
+            # One slow step must leave the others time: between that pace and its root.
+            half = half * np.clip(MARGIN * np.sqrt((1 / weight / half**2).mean()), slowest, min(slowest**0.5, SHRINK[1]))
             centres.append(centre)
         return centres or [centre]
 
