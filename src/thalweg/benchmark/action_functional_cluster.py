@@ -145,6 +145,8 @@ def _below(counted: Counted, x: np.ndarray) -> float:
     return float(counted.function.energies((x if counted.best is None else counted.best)[None])[0])
 
 
+#: Share of evaluations without an energy from which on it is said.
+SEEN = 0.01
 HEAD = (
     "method", "lowest", "mean", "above the best", "before the way down", "below the model's minimum", "evaluations",
     "gradients", "CPU-s", "seeds",
@@ -171,6 +173,12 @@ def sections(rows: Sequence[Mapping]) -> list[Section]:
         if system in KNOWN and lowest < KNOWN[system] - 0.005:  # which is known to two digits
             notes.append(f"{lowest:.4f} is below {KNOWN[system]}, the lowest known from elsewhere")
         notes.append("means over seeds, of energies with the 95 % bounds of Student's t")
+        ended = [n for n, own in found.items() if any(r["horizon"] and r["cpu_seconds"] >= r["horizon"] for r in own)]
+        notes += [f"{n} ended after {found[n][0]['horizon']} CPU-s" for n in ended]
+        failed = [
+            n for n, own in found.items() if sum(r["failed"] for r in own) > SEEN * sum(r["evaluations_spent"] for r in own)
+        ]
+        notes += [f"{n}: {sum(r['failed'] for r in found[n]):,} of its evaluations had no finite energy" for n in failed]
         means = {name: mean_of([r["energy"] for r in own]) for name, own in found.items()}
         if "basin-hopping" in means and len(means) > 1:
             others = {k: v for k, v in means.items() if k != "basin-hopping"}
