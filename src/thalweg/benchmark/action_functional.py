@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from thalweg import registry
+from thalweg.benchmark.action_functional_cluster import CLUSTER
 from thalweg.benchmark.experiments import Experiment, Options, Section, Table
 from thalweg.errors import InputError
 from thalweg.minimizers.base import Minimizer, minimize
@@ -233,6 +234,7 @@ TABLES = (
          "rotated-rosenbrock-30", "two-funnel-rastrigin-10"),
         FUNNEL_METHODS, FUNNEL_SEEDS, True, "bent-rastrigin-10",
     ),
+    CLUSTER,
 )  # fmt: skip
 EXPERIMENT = Experiment(
     "action-functional", "the action-functional method on moved landscapes and a binary Lennard-Jones cluster", TABLES

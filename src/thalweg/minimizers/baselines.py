@@ -12,6 +12,9 @@ from thalweg.minimizers.polish import polished
 from thalweg.networks.pl_fit import fitted
 from thalweg.networks.pl_network import PLNetwork
 
+#: Relative difference of values of the same minimum, and the least share of the first step of hops.
+SAME, LEAST = 1e-9, 1e-3
+
 
 class AdamGrid(Minimizer):
     """Adam from uniform starts, side by side, `starts` of them for each of the `rates` (in half boxes per step).
@@ -101,6 +104,8 @@ class Hops(Minimizer):
             trial = np.clip(x + step * half * rng.uniform(-1, 1, counted.dim), counted.low, counted.high)
             trial = polished(counted, trial, self.descent)
             found = float(counted.values(trial[None])[0])
-            step = min(step * 1.1**4, 1.0) if found < value else step / 1.1
+            # Steps that lead back to the same minimum are too short, not too long.
+            same = abs(found - value) <= SAME * max(abs(value), 1.0)
+            step = min(step * 1.1**4, 1.0) if found < value or same else max(step / 1.1, LEAST * self.step)
             if found < value:
                 x, value = trial, found

@@ -31,6 +31,7 @@ class PLNetZoom(Zoom):
     again. With `gradient_weight` above 0 the gradients of the function are matched too; each counts as an evaluation more.
     """
 
+    cloud: float = 0.3
     hidden: int = eqx.field(static=True, default=64)
     depth: int = eqx.field(static=True, default=2)
     tau: float = 8.0
@@ -63,7 +64,7 @@ class PLNetZoom(Zoom):
         found = np.clip(found, stage.centre - stage.half, stage.centre + stage.half)
         # Where it differs from the quadratic the function is no quadratic, which the error of that does not know.
         bent = float(np.sqrt((((found - stage.minimum) / stage.half) ** 2).mean()))
-        return best_of(counted, rng, [stage.minimum, found], stage.half), float(np.hypot(stage.error, BENT * bent))
+        return best_of(counted, rng, [stage.minimum, found], self.cloud * stage.half), float(np.hypot(stage.error, BENT * bent))
 
     def count(self, dim: int) -> int:
         return max(int((1 - self.mixed) * super().count(dim)), dim + 1)

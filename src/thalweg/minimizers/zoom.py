@@ -38,10 +38,10 @@ class Zoom(Minimizer):
 
     A stage evaluates `pairs_per_variable` pairs of points for each variable (`least` pairs at least) and fits a quadratic.
     The minima of all stages are averaged, weighted by the inverse square of their errors: few pairs and many stages tell more
-    than many pairs and few stages. The next box is about the average, unless a cloud of values about the last minimum or the
-    last centre is lower, and as much smaller as the errors allow, but no sooner than the evaluations that are left ask for:
-    a bent funnel is followed in small steps. It ends with a box of `smallest` (a share of the first), and begins again in
-    other boxes while there are evaluations left, `repeats` times at most.
+    than many pairs and few stages. The next box is about the average, unless a cloud of values (as wide as a share `cloud`
+    of the box) about the last minimum or the last centre is lower, and as much smaller as the errors allow, but no sooner
+    than the evaluations that are left ask for: a bent funnel is followed in small steps. It ends with a box of `smallest` (a
+    share of the first), and begins again in other boxes while there are evaluations left, `repeats` times at most.
     """
 
     pairs_per_variable: float = 2.0
@@ -49,6 +49,7 @@ class Zoom(Minimizer):
     smallest: float = 2e-3
     repeats: int = eqx.field(static=True, default=20)
     polish: int = eqx.field(static=True, default=1000)
+    cloud: float = 1.0
 
     def __check_init__(self):
         if self.pairs_per_variable <= 1:
@@ -98,7 +99,7 @@ class Zoom(Minimizer):
             lost = np.abs(lowest - centre) >= EDGE * half
             kept = np.where(lost, 0, np.minimum(1, (1 / GAIN - 1) * own / np.maximum(weight, 1e-300)))
             total, weight = kept * total + own * lowest, kept * weight + own
-            centre = best_of(counted, rng, [total / weight, lowest, stage.centre], half)
+            centre = best_of(counted, rng, [total / weight, lowest, stage.centre], self.cloud * half)
             # As slowly as what is left allows for reaching the smallest box.
             stages = max((counted.left - self.reserve) / (2 * count), 1)
             slowest = np.clip((smallest / half.max()) ** (1 / stages), *SHRINK)
@@ -154,7 +155,8 @@ def best_of(counted: Counted, rng: np.random.Generator, points: list[np.ndarray]
     values = [counted.values(np.clip(p + cloud, counted.low, counted.high).astype(np.float32)) for p in points]
     best = 0
     for k in range(1, len(points)):
-        less = values[best] - values[k]
+        with np.errstate(invalid="ignore"):  # where there is no value there is no comparison
+            less = values[best] - values[k]
         if np.isfinite(less).all() and less.mean() > CLEAR * less.std() / np.sqrt(len(less)):
             best = k
     return points[best]
