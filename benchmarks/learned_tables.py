@@ -1,12 +1,14 @@
-"""Writes docs/benchmarks-learned.md, docs/benchmarks-stridernet.md and docs/benchmarks-asla.md from the results of
-`thalweg reproduce` in benchmarks/results/: `python benchmarks/learned_tables.py`."""
+"""Writes the pages docs/benchmarks-*.md of experiments from the results of `thalweg reproduce` in benchmarks/results/:
+`python benchmarks/learned_tables.py`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from thalweg.benchmark.action_functional import WHAT
 from thalweg.benchmark.asla import CONTROLLED, CONVOLUTIONS, LOOKING, MOLECULES, REBUILDING, REPRESENTATIONS
+from thalweg.benchmark.deep_surrogates import METHODS as NETWORKS
 from thalweg.benchmark.experiments import Experiment, Table, experiment
 from thalweg.benchmark.learn2hop_methods import METHODS
 from thalweg.benchmark.stridernet_methods import learned
@@ -89,6 +91,51 @@ everything, on a two-core virtual machine (AMD EPYC) with both cores in use: upp
 {notes}"""
 
 
+DEEP_SURROGATES = """# Results of networks of energies
+
+Written by `python benchmarks/learned_tables.py` from `benchmarks/results/deep-surrogates/`. The command that runs them is
+
+```bash
+thalweg reproduce deep-surrogates --json deep.json
+thalweg reproduce deep-surrogates --quick
+```
+
+Data are 32 particles, uniform in a box of 32 x 32, sigma and epsilon 1, every pair counted once; the target is log(V + 32). A
+quarter of the energies is negative and the highest are 1e30, so percentages of that logarithm say little by themselves: every
+table has the rows of constants. Networks are measured on structures that none of them has seen and all of them share. CPU
+seconds are of one core of a two-core virtual machine (AMD EPYC) with both cores in use. How the networks are trained is on
+[their page](surrogate-networks.md).
+
+{methods}
+
+{tables}
+{notes}"""
+
+
+ACTION_FUNCTIONAL = """# Results of minimising functions
+
+Written by `python benchmarks/learned_tables.py` from `benchmarks/results/action-functional/`, which hold what every seed
+found and what it cost. The command that runs them is
+
+```bash
+thalweg reproduce action-functional --json action.json
+thalweg reproduce action-functional --quick
+```
+
+The published test of the action-functional method has its minimum in the middle of the box, where an untrained network has it
+too. Here minima are drawn uniformly from the middle half of the box in every variable (`thalweg.potentials.moved`), by the
+seed, from 100 on; nothing was tuned on these. All methods of a table have the same evaluations and the same limit of CPU
+seconds, whichever ends first; one that trains a network notices the limit only between trainings. A gradient is an
+evaluation, and is counted beside them too. `err` is the root of the mean over variables of the squared distance from the true
+minimum: *believed* where a method's model of the function has its minimum, *found* at the lowest value. CPU seconds hold
+compilation, on a two-core virtual machine (AMD EPYC) with both cores in use: upper bounds.
+
+{methods}
+
+{tables}
+{notes}"""
+
+
 def methods_of(name: str) -> dict[str, str]:
     """What the methods of an experiment are."""
     if name == "learn2hop":
@@ -96,6 +143,10 @@ def methods_of(name: str) -> dict[str, str]:
     if name == "asla":
         tables = (MOLECULES, REBUILDING, REPRESENTATIONS, CONVOLUTIONS, CONTROLLED, LOOKING)
         return {k: f"`{json.dumps(search)}`" for table in tables for k, search in table.items()}
+    if name == "deep-surrogates":
+        return {k: f"`{json.dumps(own)}`" for k, own in NETWORKS.items() if own}
+    if name == "action-functional":
+        return WHAT
     return {k: v.what for k, v in (OPPONENTS | learned({})).items()}
 
 
@@ -127,7 +178,9 @@ def page(name: str, folder: str, text: str) -> None:
     rows = cells(made, ROOT / "results" / folder)
     texts = [written(t, [r for r in rows if r["table"] == t.name]) for t in made.tables]
     run = {r["method"] for r in rows}
-    methods = "\n".join(f"- `{k}`: {what}" for k, what in methods_of(name).items() if k in run or name != "asla")
+    methods = "\n".join(
+        f"- `{k}`: {what}" for k, what in methods_of(name).items() if k in run or name in ("learn2hop", "stridernet")
+    )
     notes = ROOT / f"{folder}_notes.md"
     path = ROOT.parent / "docs" / f"benchmarks-{folder}.md"
     below = notes.read_text(encoding="utf-8") if notes.exists() else ""
@@ -139,3 +192,5 @@ if __name__ == "__main__":
     page("learn2hop", "learned", LEARN2HOP)
     page("stridernet", "stridernet", STRIDERNET)
     page("asla", "asla", ASLA)
+    page("deep-surrogates", "deep-surrogates", DEEP_SURROGATES)
+    page("action-functional", "action-functional", ACTION_FUNCTIONAL)

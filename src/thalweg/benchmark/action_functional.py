@@ -85,6 +85,24 @@ METHODS: dict[str, tuple[str | type[Minimizer], dict[str, Any]]] = {
     "zoom": ("zoom", {}),
     "plnet-zoom": ("plnet-zoom", {}),
 }
+#: What they are, in words.
+WHAT = {
+    "middle": "the middle of the box",
+    "untrained": "the minimum of a network with random weights",
+    "action-functional": "Algorithm 1 as published: a network without local minima learns along its own ways down",
+    "action-functional-mixed": "the same with half as many uniform samples in every round",
+    "uniform-samples": "the paper's baseline: the network fitted to uniform samples only",
+    "adam-grid": "the paper's baseline: Adam from uniform starts with several rates",
+    "hops": "monotonic basin hopping of the vector",
+    "cma-es": "separable CMA-ES of the package cmaes",
+    "zoom-once": "least-squares quadratics in smaller and smaller boxes, once; 30 gradients down from each centre, no more",
+    "zoom": "the same with the way down, again in other boxes while there are evaluations left",
+    "plnet-zoom": "the zoom with a network without local minima in every box, begun as its quadratic",
+    "plnet-zoom-mixed": "the same with half of the samples along ways down on the network",
+    "plnet-zoom-gradients": "the same with gradients matched too",
+    "basin-hopping": "of atoms: the default search, half of its moves exchange two unlike atoms",
+    "random-relaxed": "of atoms: relaxed random starts",
+}
 #: Of funnels: what the network can be told besides values evenly in the box.
 FUNNEL_METHODS: dict[str, tuple[str | type[Minimizer], dict[str, Any]]] = {
     **{k: METHODS[k] for k in ("middle", "zoom", "plnet-zoom")},

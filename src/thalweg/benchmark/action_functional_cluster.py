@@ -161,9 +161,10 @@ def mean_of(energies: Sequence[float]) -> Estimate:
 
 
 def sections(rows: Sequence[Mapping]) -> list[Section]:
-    """Energies over seeds, and whether basin hopping is lower than all others."""
+    """Energies over seeds of the same evaluations, and whether basin hopping is lower than all others."""
     made = []
-    for system, group in groupby(rows, key=lambda r: r["system"]):
+    which = lambda r: (r["system"], r["evaluations"])
+    for (system, _), group in groupby(sorted(rows, key=which), key=which):
         found = {name: list(own) for name, own in groupby(group, key=lambda r: r["method"])}
         first = next(iter(found.values()))[0]
         lowest = min(r["energy"] for own in found.values() for r in own)
