@@ -48,7 +48,7 @@ def agent_text(agent: Agent, spacing: float, dimensions: int, about: Mapping) ->
         "representation": {"class": type(seen).__name__, **{f: _plain(getattr(seen, f)) for f in plain}},
         "network": {"kernel": net.kernel, "dilation": net.dilation, "dimensions": net.dimensions},
         "about": {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in about.items()},
-        "arrays": {k: _packed(a) for k, a in arrays.items()},
+        "arrays": {k: packed(a) for k, a in arrays.items()},
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -66,7 +66,7 @@ def load_agent(path: str | Path, kinds: tuple[type[Representation], ...] = ()) -
     where, text = _read(str(path))
     held = _document(where, text)
     try:
-        arrays = {k: _unpacked(a) for k, a in held["arrays"].items()}
+        arrays = {k: unpacked(a) for k, a in held["arrays"].items()}
         net = held["network"]
         weights, biases = ([arrays[k] for k in _series(arrays, f"network.{part}.")] for part in ("weights", "biases"))
         network = VoxelNetwork(tuple(weights), tuple(biases), net["kernel"], net["dilation"], net["dimensions"])
@@ -74,7 +74,7 @@ def load_agent(path: str | Path, kinds: tuple[type[Representation], ...] = ()) -
         agent = Agent(network, seen, tuple(int(z) for z in held["species"]))
         held["dimensions"], held["spacing"] = int(held["dimensions"]), float(held["spacing"])
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
-        raise InputError(f"{where} is a damaged agent file ({_said(error)}); take another copy of it") from None
+        raise InputError(f"{where} is a damaged agent file ({said(error)}); take another copy of it") from None
     _check_shapes(where, agent)
     broken = next((k for k, a in arrays.items() if not np.isfinite(a).all()), None)
     if broken:
@@ -201,15 +201,18 @@ def _plain(value):
     return value.item() if hasattr(value, "item") else value
 
 
-def _packed(array: np.ndarray) -> dict:
+def packed(array: np.ndarray) -> dict:
+    """An array as JSON has it: its shape, and the bytes of its float32 numbers (little-endian, C order) in base64."""
     data = np.ascontiguousarray(array, "<f4").tobytes()
     return {"shape": list(np.shape(array)), "float32": base64.b64encode(data).decode()}
 
 
-def _unpacked(held: Mapping) -> np.ndarray:
+def unpacked(held: Mapping) -> np.ndarray:
+    """The array that `packed` wrote, to the last bit."""
     data = base64.b64decode(held["float32"], validate=True)
     return np.frombuffer(data, "<f4").reshape(held["shape"]).astype(np.float32)
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """An error in one short line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]

@@ -66,7 +66,14 @@ class Messages(eqx.Module):
         `weight` (..., atoms, near) falls to 0 at the cutoff. It multiplies what the filters make, not what they read: their
         biases would let distant atoms through.
         """
-        filters = smooth(self.filters, radial, shifted_softplus) * weight[..., None]
+        return self.passed(atoms, self.filtered(radial, weight), partner)
+
+    def filtered(self, radial, weight):
+        """What multiplies the features of atoms (..., atoms, near, width): of distances alone, the same in every pass."""
+        return smooth(self.filters, radial, shifted_softplus) * weight[..., None]
+
+    def passed(self, atoms, filters, partner=None):
+        """Changes (..., atoms, width) from features of atoms and from `filtered`."""
         sent = atoms @ self.inwards
         if partner is None:
             received = jnp.einsum("...ijw,...jw->...iw", filters, sent)

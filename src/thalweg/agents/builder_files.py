@@ -1,0 +1,111 @@
+"""Builder files: a network that builds molecules and what is to be known of it, as one JSON document."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from thalweg.agents.files import packed, said, unpacked
+from thalweg.errors import InputError
+from thalweg.networks.builder import BuilderNetwork
+from thalweg.networks.weights import filled, named, symbols
+
+#: Version of the format. A file of another version is refused, not guessed at.
+SCHEMA = 1
+
+
+def builder_text(network: BuilderNetwork, about: Mapping) -> str:
+    """The text of a builder file; `about` (JSON) is its model card: what it was trained on, how, and how well it does.
+
+    Arrays are the bytes of their float32 numbers: they come back to the last bit.
+    """
+    document = {
+        "thalweg-builder": SCHEMA,
+        "species": list(network.species),
+        "sizes": sizes_of(network),
+        "about": dict(about),
+        "arrays": {k: packed(a) for k, a in named(network).items()},
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def save_builder(path: str | Path, network: BuilderNetwork, about: Mapping) -> None:
+    """Write a builder file, as a whole or not at all; arguments as of `builder_text`."""
+    path = Path(path)
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.write_text(builder_text(network, about), encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"the builder {path} cannot be written: {error.strerror or error}; make room, or name another"
+        ) from None
+
+
+def load_builder(path: str | Path) -> tuple[BuilderNetwork, dict]:
+    """The network of a file, and the rest of what the file holds. Raises `InputError` for what is no builder."""
+    held = _document(Path(path))
+    try:
+        sizes = {k: type(v)(v) for k, v in held["sizes"].items()}
+        species = tuple(int(z) for z in held["species"])
+        arrays = {k: unpacked(a) for k, a in held["arrays"].items()}
+        like = BuilderNetwork.random(np.random.default_rng(0), species, **sizes)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, binascii.Error) as error:
+        raise InputError(f"{path} is a damaged builder file ({said(error)}); take another copy of it") from None
+    network = jax.tree.map(np.asarray, filled(like, arrays, str(path)))
+    broken = next((k for k, a in arrays.items() if not np.isfinite(a).all()), None)
+    if broken:
+        raise InputError(f"{broken} in {path} is not finite; take a builder of another training")
+    return network, {**{k: v for k, v in held.items() if k != "arrays"}, "path": str(path)}
+
+
+def check_builder(held: Mapping, species) -> None:
+    """Raise `InputError` where a builder (`held` of `load_builder`) knows none of some atomic numbers (any shape, -1 is none).
+
+    Species that it knows and a molecule has not do no harm.
+    """
+    strange = sorted({int(z) for z in np.asarray(species).ravel() if z >= 0} - set(held["species"]))
+    if strange:
+        raise InputError(
+            f"{held.get('path', 'the builder')} was trained on {symbols(held['species'])} and knows no {symbols(strange)}; "
+            "train one on molecules with them"
+        )
+
+
+def sizes_of(network: BuilderNetwork) -> dict[str, int | float | bool]:
+    """What `BuilderNetwork.random` takes besides species: a network of these sizes has arrays of the same shapes."""
+    return {
+        "width": int(network.embedding.shape[1]),
+        "gaussians": network.gaussians.count,
+        "blocks": network.blocks,
+        "heads": network.attention.heads,
+        "cutoff": float(network.cutoff),
+        "shared": len(network.messages) == 1,
+    }
+
+
+def _document(path: Path) -> dict:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no builder {path}; `thalweg train` writes one") from None
+    except OSError as error:
+        raise InputError(f"the builder {path} cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        held = None
+    if not isinstance(held, dict) or "thalweg-builder" not in held:
+        raise InputError(f"{path} is no builder file; `thalweg train` writes one")
+    if held["thalweg-builder"] != SCHEMA:
+        raise InputError(
+            f"{path} has version {held['thalweg-builder']} of the format of builders and this thalweg reads {SCHEMA}; use the "
+            "version that wrote it"
+        )
+    return held
+
+
+__all__ = ["SCHEMA", "builder_text", "check_builder", "load_builder", "save_builder", "sizes_of"]
