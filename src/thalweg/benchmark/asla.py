@@ -70,6 +70,8 @@ CONTROLLED = {
     "asla-pa": CHOOSING,
     "transferred-pa": CHOOSING,
     "uniform-pa": UNIFORM,
+    "asla-p": RELAXED,
+    "transferred-p": RELAXED,
     "asla": PLAIN,
     "transferred": PLAIN,
     "uniform": BLIND,
@@ -86,7 +88,10 @@ LOOKING = {
     "gofee": MOLECULES["gofee"],
 }
 #: Of what an agent that is taken elsewhere learned before, and for how many episodes.
-LEARNED_ON = {"surface-2": ("surface", {"transferred": 500, "transferred-pa": 150})}
+LEARNED_ON = {
+    "surface-2": ("surface", {"transferred": 500, "transferred-pa": 150, "transferred-p": 150}),
+    "graphene": ("graphene-12", {"transferred": 500, "transferred-pa": 60, "transferred-p": 60}),
+}
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ TABLES = (
     _table("graphene", "how atoms are shown to the network", ("graphene", "graphene-12", "graphene-xtb"), REPRESENTATIONS),
     _table("clusters", "an alloy in 3D by full and dilated convolutions", ("ni4au5",), CONVOLUTIONS),
     _table("surface", "adatoms of two metals on a third", ("surface",), ADATOMS),
-    _table("transfer", "the same in a cell twice as large, begun with an agent of the small one", ("surface-2",), CONTROLLED),
+    _table("transfer", "a cell twice as large, begun with an agent of the small one", ("surface-2", "graphene"), CONTROLLED),
     _table("mcts", "looking ahead in a tree while building", ("carbamic-acid",), LOOKING),
     asla_costs.COSTS,
     asla_costs.KNOWN,
