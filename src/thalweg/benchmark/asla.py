@@ -224,6 +224,7 @@ TABLES = (
     _table("transfer", "a cell twice as large, begun with an agent of the small one", ("surface-2", "graphene"), CONTROLLED),
     _table("mcts", "looking ahead in a tree while building", ("carbamic-acid",), LOOKING),
     asla_costs.COSTS,
+    asla_costs.COSTS_3D,
     asla_costs.KNOWN,
 )
 EXPERIMENT = Experiment("asla", "ASLA: structures built atom by atom (doi:10.1063/1.5108871, doi:10.1063/5.0015571)", TABLES)

@@ -30,13 +30,20 @@ SPENT = {
     "training": ("asla.py", "_taught"),
     "energy": ("evaluate.py", "__call__"),
 }
-#: Episodes before the profile begins, in which most is compiled.
-WARM = 30
+#: Episodes before the profile begins, in which most is compiled; and where one takes seconds.
+WARM, FEW = 30, 14
 METHODS: dict[str, dict] = {
     "asla": {"kind": "asla", "surrogate": "none"},
     "asla-pa": {"kind": "asla"},
     "uniform-pa": {"kind": "asla", "policy": {"kind": "uniform"}},
     "gofee": {"kind": "gofee"},
+}
+#: Networks that see as far, by more weights or fewer: 319,472, 82,352 and 30,032 for one species.
+CONVOLUTIONS: dict[str, dict] = {
+    "full": {"kind": "asla", "kernel": 11, "dilation": 1},
+    "dilated-2": {"kind": "asla", "kernel": 7, "dilation": 2},
+    "dilated-3": {"kind": "asla", "kernel": 5, "dilation": 3},
+    "uniform-pa": METHODS["uniform-pa"],
 }
 
 
@@ -53,29 +60,35 @@ def _compilations() -> list[float]:
     return seen
 
 
-def costs_settings(system: str, method: str, options: Options) -> dict:
+def costs_settings(methods: Mapping[str, dict], episodes: int, warm: int) -> Callable[[str, str, Options], dict]:
     """What the profile of a method is of."""
-    own = dict(METHODS[method])
-    if own["kind"] == "asla":
-        own["spacing"] = problem(system).spacing
-    return {
-        "count": 1,
-        "evaluations": options.evaluations or (20 if options.quick else 100),
-        "seed": options.seed,
-        "horizon": None,
-        "search": own,
-    }
+
+    def settings(system: str, method: str, options: Options) -> dict:
+        own = dict(methods[method])
+        if own["kind"] == "asla":
+            own["spacing"] = problem(system).spacing
+        usual = min(20, episodes) if options.quick else episodes
+        return {
+            "count": 1,
+            "evaluations": options.evaluations or usual,
+            "seed": options.seed,
+            "horizon": None,
+            "warm": warm,
+            "search": own,
+        }
+
+    return settings
 
 
 def costs_measure(settings: dict, note: Callable[[str], None]) -> dict:
-    """CPU seconds of the parts of so many episodes after the first `WARM`, none of which ends the search."""
-    compiled = _compilations()
+    """CPU seconds of the parts of so many episodes after the first ones, none of which ends the search."""
+    compiled, warm = _compilations(), settings["warm"]
     session, watch = begun(problem(settings["system"]), settings["search"], settings["seed"], judged=False)
     try:
-        _advance(session, watch, WARM)
+        _advance(session, watch, warm)
         before, profile, start = len(compiled), cProfile.Profile(time.process_time), time.process_time()
         profile.enable()
-        _advance(session, watch, WARM + settings["evaluations"])
+        _advance(session, watch, warm + settings["evaluations"])
         profile.disable()
         spent = time.process_time() - start
     finally:
@@ -111,15 +124,21 @@ def costs_sections(rows: Sequence[Mapping]) -> list[Section]:
             shares = [f"{v / r['cpu_seconds']:.0%}" for v in [*r["seconds"].values(), rest]]
             rate = f"{r['evaluations'] / r['cpu_seconds']:.2f}"
             lines.append((r["method"], rate, *shares, f"{r['compilations']} ({r['compiling']:.1f} s)"))
-        title = f"{system}: {found[0]['evaluations']} episodes after the first {WARM}, seed {found[0]['seed']}, profiled"
+        first = found[0]
+        before = first.get("warm", WARM)
+        title = f"{system}: {first['evaluations']} episodes after the first {before}, seed {first['seed']}, profiled"
         head = ("method", "episodes per CPU-s", *SPENT, "rest", "compilations")
         made.append(Section(title, head, tuple(lines)))
     return made
 
 
 COSTS = Table(
-    "costs", "episodes per second and the shares of their parts", ("benzene", "ni4au5"), tuple(METHODS), costs_settings,
-    costs_measure, costs_sections,
+    "costs", "episodes per second and the shares of their parts", ("benzene",), tuple(METHODS),
+    costs_settings(METHODS, 100, WARM), costs_measure, costs_sections,
+)  # fmt: skip
+COSTS_3D = Table(
+    "costs-3d", "the same in three dimensions, by convolutions", ("ni4au5",), tuple(CONVOLUTIONS),
+    costs_settings(CONVOLUTIONS, 10, FEW), costs_measure, costs_sections,
 )  # fmt: skip
 
 # Where known structures come from -------------------------------------------------------------------------------------
