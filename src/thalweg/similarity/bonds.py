@@ -21,15 +21,15 @@ class Bonds(NamedTuple):
     sound: bool
 
 
-def bonds_of(structure: Structure) -> Bonds:
-    """Bonds of one structure: of atoms nearer than 1.3 times the sum of their covalent radii, nearest images."""
+def bonds_of(structure: Structure, longest: float = LONGEST) -> Bonds:
+    """Bonds of one structure: of atoms nearer than `longest` times the sum of their covalent radii, nearest images."""
     present = np.asarray(structure.numbers) >= 0
     x = np.asarray(structure.positions, np.float64)[present]
     numbers = np.asarray(structure.numbers)[present]
     radii = covalent_radii[numbers]
     ratio = nearest(x, structure) / (radii[:, None] + radii)
     np.fill_diagonal(ratio, np.inf)
-    return Bonds(numbers, ratio < LONGEST, bool((ratio > CLOSEST).all()))
+    return Bonds(numbers, ratio < longest, bool((ratio > CLOSEST).all()))
 
 
 def nearest(x: np.ndarray, structure: Structure) -> np.ndarray:
