@@ -58,7 +58,7 @@ def embedded(smiles: str, seed: int = 0) -> Structure:
             raise StructureError(f'"{smiles}" is no SMILES of a molecule')
         molecule = chem.AddHs(read)
         options = rdDistGeom.ETKDGv3()
-        options.randomSeed = seed
+        options.randomSeed = seed % 2**31  # what RDKit takes
         if rdDistGeom.EmbedMolecule(molecule, options) < 0:
             raise StructureError(f"{smiles} cannot be embedded in space")
         if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
