@@ -434,7 +434,7 @@ def test_stages_say_what_differs():
     assert recipe.resolve(made.tables).text == made.text
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
+@pytest.mark.parametrize("name", recipe.INPUTS.names())
 def test_inputs_that_ship_can_be_trained(name):
     assert recipe.resolve(recipe.read(name)).stages()
 

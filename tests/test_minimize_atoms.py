@@ -1,11 +1,13 @@
 """Energies of clusters as functions of vectors: those of the formula and of ASE, and what a method sees of them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.lj import LennardJones as AseLennardJones
+from ase.io import read
 
 from thalweg.benchmark.action_functional_cluster import CLUSTER, POTENTIAL
 from thalweg.benchmark.experiments import Cells, Options, run_table
@@ -16,13 +18,13 @@ from thalweg.minimizers.base import minimize
 NUMBERS = [18, 10, 18, 18, 10]
 
 
-def pairs_added_up(x):
+def pairs_added_up(x, numbers=NUMBERS):
     """4 epsilon (r^-12 - r^-6) over pairs, by a double loop."""
     depths, total = {(18, 18): 1.0, (10, 18): 1.5, (10, 10): 0.62}, 0.0
     for i in range(len(x)):
         for j in range(i):
             r6 = ((x[i] - x[j]) ** 2).sum() ** -3
-            total += 4 * depths[min(NUMBERS[i], NUMBERS[j]), max(NUMBERS[i], NUMBERS[j])] * (r6**2 - r6)
+            total += 4 * depths[min(numbers[i], numbers[j]), max(numbers[i], numbers[j])] * (r6**2 - r6)
     return total
 
 
@@ -76,3 +78,14 @@ def test_the_table_is_run_and_printed(tmp_path):
     (section,) = CLUSTER.sections(rows)
     assert section.lines[0][0] == "adam-grid"
     assert len(section.lines[0]) == len(section.head)
+
+
+def test_the_lowest_cluster_that_is_kept_has_the_energy_that_is_said():
+    """By a double loop that knows nothing of this package: A and B of one size, unlike ones attract most."""
+    atoms = read(Path(__file__).parent.parent / "benchmarks" / "results" / "action-functional" / "binary-lj-100.extxyz")
+    assert isinstance(atoms, Atoms)
+    assert (atoms.numbers == 18).sum() == 80
+    assert (atoms.numbers == 10).sum() == 20
+    energy = pairs_added_up(atoms.positions, atoms.numbers)
+    assert energy == pytest.approx(atoms.info["energy_epsilon"], abs=1e-5)
+    assert energy < -655.58

@@ -16,10 +16,10 @@ from scipy.spatial.distance import pdist
 from thalweg import cli
 from thalweg.benchmark import deep_surrogates, deep_surrogates_loops
 from thalweg.benchmark.experiments import Options, Skipped
-from thalweg.commands import train_surrogate
+from thalweg.commands import train_epochs
 from thalweg.config import parse_toml
 from thalweg.errors import InputError, RunFolderError
-from thalweg.learning import surrogate_files, surrogate_recipe
+from thalweg.learning import checkpoint, surrogate_files, surrogate_recipe
 from thalweg.learning.tuning import Choice, Range, Trial, space_of, tune
 
 RATE = {"low": 1e-4, "high": 1.0, "log": True}
@@ -117,17 +117,17 @@ def test_a_training_resumed_is_one_that_nobody_stopped(trained, monkeypatch, cap
     assert scores["structures"] == {"train": 48, "validation": 6, "test": 6}
     assert len(scores["history"]) == 4
     # Killed in the middle of its third epoch: what was written after the second is all there is.
-    real = train_surrogate.surrogate_files.keep
+    real = checkpoint.keep
 
-    def killed(folder, recipe, progress=None):
-        real(folder, recipe, progress)
+    def killed(folder, text, progress=None):
+        real(folder, text, progress)
         if progress is not None and progress.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_surrogate, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(train_surrogate.surrogate_files, "keep", killed)
+    monkeypatch.setattr(train_epochs, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "keep", killed)
     assert trained("mine.toml", "-o", "half") != 0
-    monkeypatch.setattr(train_surrogate.surrogate_files, "keep", real)
+    monkeypatch.setattr(checkpoint, "keep", real)
     assert not Path("half/weights.json").exists()
     assert trained("--resume", "half") == 0
     assert weights("half")["arrays"] == weights("whole")["arrays"] == json.loads(Path("copy.json").read_text())["arrays"]
@@ -144,7 +144,7 @@ def test_inputs_are_filled_in_and_wrong_ones_refused(trained, capsys):
     again = surrogate_recipe.resolve(parse_toml(recipe.text))
     assert again.tables == recipe.tables
     assert again.settings == recipe.settings
-    for name in surrogate_recipe.shipped():
+    for name in surrogate_recipe.INPUTS.names():
         surrogate_recipe.resolve(surrogate_recipe.read(name))
     for change, said in (
         ("surrogate.kind=grap", 'Did you mean "graph"'),

@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 from jax.flatten_util import ravel_pytree  # noqa: E402
 
 import thalweg  # noqa: E402
-from thalweg.commands import INTERRUPTED, train_surrogate  # noqa: E402
+from thalweg.commands import INTERRUPTED, train_builder, train_surrogate  # noqa: E402
 from thalweg.commands.environment import assign, value  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.search import new_folder  # noqa: E402
@@ -42,8 +42,9 @@ BAR = 20
 
 def train(options: Namespace) -> int:
     """Train what a TOML input says, or go on with a training."""
-    if train_surrogate.concerns(options):
-        return train_surrogate.train(options, _fresh)
+    for other in (train_surrogate, train_builder):
+        if other.concerns(options):
+            return other.train(options, _fresh)
     if options.resume is not None:
         return _resume(options)
     if options.file is None:

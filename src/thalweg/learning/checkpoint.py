@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import jax
@@ -21,21 +21,41 @@ from thalweg.typing import PyTree
 SCHEMA, NAME = 1, "training.npz"
 
 
+class Epochs(Protocol):
+    """Where a training of epochs stands."""
+
+    @property
+    def history(self) -> tuple[dict, ...]:
+        """One row for each epoch that is done."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name."""
+        ...
+
+
 def write(folder: Path, state: State, document: str) -> None:
     """Put the state and the input it belongs to into the folder. Raises `RunFolderError` where that fails."""
     plain = {f.name: getattr(state, f.name) for f in fields(State) if f.name not in ("strategy", "average", "best")}
     arrays: dict[str, Any] = {f"strategy.{k}": np.asarray(a) for k, a in enumerate(jax.tree.leaves(state.strategy))}
     arrays |= {"average": state.average, "best": state.best}
-    arrays |= {"schema": np.asarray(SCHEMA), "plain": np.asarray(json.dumps(plain)), "input": np.asarray(document)}
-    path, fresh = folder / NAME, folder / f".{NAME}.new"
-    try:
-        with fresh.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; make room, then resume it") from None
+    _write(folder, {**arrays, "plain": np.asarray(json.dumps(plain)), "input": np.asarray(document)})
+
+
+def keep(folder: Path, document: str, progress: Epochs | None = None) -> None:
+    """Write what a training of epochs is resumed from; without `progress` it has not begun. Errors as of `write`."""
+    arrays = {} if progress is None else {f"array.{k}": a for k, a in progress.arrays().items()}
+    history = [] if progress is None else list(progress.history)
+    _write(folder, {**arrays, "plain": np.asarray(json.dumps({"history": history})), "input": np.asarray(document)})
+
+
+def kept(folder: Path, like: Any) -> Any:
+    """Where the training of epochs in a folder stands; `like` is its beginning."""
+    held = arrays(folder)
+    found = {k.removeprefix("array."): a for k, a in held.items() if k.startswith("array.")}
+    if not found:
+        return like
+    return like.restored(found, json.loads(str(held["plain"]))["history"], str(folder / NAME))
 
 
 def read_document(folder: Path) -> str:
@@ -59,6 +79,18 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
     return _read(folder)
 
 
+def _write(folder: Path, arrays: dict[str, Any]) -> None:
+    path, fresh = folder / NAME, folder / f".{NAME}.new"
+    try:
+        with fresh.open("wb") as file:
+            np.savez(file, schema=np.asarray(SCHEMA), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; make room, then resume it") from None
+
+
 def _read(folder: Path) -> dict[str, np.ndarray]:
     path = folder / NAME
     try:
@@ -74,4 +106,4 @@ def _read(folder: Path) -> dict[str, np.ndarray]:
     return held
 
 
-__all__ = ["NAME", "read", "read_document", "write"]
+__all__ = ["NAME", "Epochs", "arrays", "keep", "kept", "read", "read_document", "write"]

@@ -15,11 +15,12 @@ import numpy as np
 from thalweg import registry, schema
 from thalweg.assemble import assembled
 from thalweg.composition import KEYS, Composition, composition
-from thalweg.config import full_potential, parse_toml, plain_fields, preset_defaults, read_text, require_cutoff, toml_value
+from thalweg.config import full_potential, plain_fields, preset_defaults, require_cutoff, toml_value
 from thalweg.errors import InputError, StructureError, suggest
 from thalweg.learning.evolution import EvolutionStrategy, GeneticAlgorithm, Strategy
 from thalweg.learning.meta import MetaLoss
 from thalweg.learning.policy_gradient import PolicyGradient, PolicyLoss
+from thalweg.learning.shipped import Inputs
 from thalweg.learning.trainer import Stage
 from thalweg.networks.weights import ZERO, parameters
 from thalweg.potentials.base import Potential
@@ -38,7 +39,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 #: The meta-loss of what is learned, by its kind of component.
 LOSSES = {"relaxer": "thalweg.learning.meta:RelaxerLoss", "search": "thalweg.learning.hopping:HoppingLoss"}
 #: Inputs that ship.
-SHIPPED = Path(__file__).parent / "inputs"
+INPUTS = Inputs(Path(__file__).parent / "inputs", "docs/training.md")
 #: Keys of [[systems]] beyond those of [system] in a search.
 OWN = ("share", "reference", "baseline")
 
@@ -148,29 +149,12 @@ class Recipe:
 
 
 def read(path: str | Path) -> dict:
-    """The tables of a file. Names of files in it are as seen from it."""
-    path = _found(str(path))
-    tables = parse_toml(
-        read_text(path, f"those that ship: {', '.join(shipped())}; docs/training.md says what is in one"), str(path)
-    )
+    """The tables of a file, or of an input that ships. Names of files in it are as seen from it."""
+    tables = INPUTS.read(path)
     for row in tables.get("systems", []) if isinstance(tables.get("systems"), list) else []:
         if isinstance(row, dict) and isinstance(row.get("structure"), str):
-            row["structure"] = str(path.parent / row["structure"])
+            row["structure"] = str(INPUTS.found(path).parent / row["structure"])
     return tables
-
-
-def shipped() -> list[str]:
-    """Names of the inputs that ship with the package."""
-    return sorted(p.stem for p in SHIPPED.glob("*.toml"))
-
-
-def _found(name: str) -> Path:
-    path = Path(name)
-    return (
-        SHIPPED / f"{path.stem}.toml"
-        if not path.is_file() and name in {n + e for n in shipped() for e in ("", ".toml")}
-        else path
-    )
 
 
 def resolve(tables: Mapping) -> Recipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +14,6 @@ import numpy as np
 
 import thalweg
 from thalweg.errors import InputError, RunFolderError
-from thalweg.learning import checkpoint
 from thalweg.learning.surrogate_recipe import SurrogateRecipe, resolve, untrained
 from thalweg.networks.weights import Weights, filled, load, named, save
 from thalweg.surrogates.networks.base import EnergyNetwork, Subject
@@ -23,31 +21,6 @@ from thalweg.surrogates.networks.training import Progress
 
 #: Files of a training's folder.
 INPUT, WEIGHTS, METRICS, TRIALS = "input.toml", "weights.json", "metrics.json", "trials.jsonl"
-
-
-def keep(folder: Path, recipe: SurrogateRecipe, progress: Progress | None = None) -> None:
-    """Write what the training is resumed from, as a whole or not at all; without `progress` it has not begun."""
-    arrays = {} if progress is None else {f"array.{k}": a for k, a in progress.arrays().items()}
-    history = [] if progress is None else list(progress.history)
-    plain = {"schema": checkpoint.SCHEMA, "plain": json.dumps({"history": history}), "input": recipe.text}
-    path, fresh = folder / checkpoint.NAME, folder / f".{checkpoint.NAME}.new"
-    try:
-        with fresh.open("wb") as file:
-            np.savez(file, **arrays, **{k: np.asarray(v) for k, v in plain.items()})  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; make room, then resume it") from None
-
-
-def kept(folder: Path, like: Progress) -> Progress:
-    """Where the training in a folder stands; `like` is its beginning."""
-    held = checkpoint.arrays(folder)
-    arrays = {k.removeprefix("array."): a for k, a in held.items() if k.startswith("array.")}
-    if not arrays:
-        return like
-    return like.restored(arrays, json.loads(str(held["plain"]))["history"], str(folder / checkpoint.NAME))
 
 
 def write_weights(path: Path, recipe: SurrogateRecipe, progress: Progress, scores: Mapping) -> None:
@@ -100,4 +73,4 @@ def _finite(what):
     return None if isinstance(what, float) and not np.isfinite(what) else what
 
 
-__all__ = ["INPUT", "METRICS", "TRIALS", "WEIGHTS", "keep", "kept", "trained_network", "write_json", "write_weights"]
+__all__ = ["INPUT", "METRICS", "TRIALS", "WEIGHTS", "trained_network", "write_json", "write_weights"]

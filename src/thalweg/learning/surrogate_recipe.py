@@ -6,7 +6,7 @@ Resolving the full tables of a `SurrogateRecipe` again gives the same recipe: th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,20 +15,21 @@ from typing import Any, Literal, get_type_hints
 import numpy as np
 
 from thalweg import schema
-from thalweg.config import parse_toml, plain_fields, read_text
+from thalweg.config import plain_fields
 from thalweg.config import to_toml as written
 from thalweg.errors import InputError, suggest
 from thalweg.io import read_structures
+from thalweg.learning.shipped import Inputs
 from thalweg.learning.tuning import Choice, Range, space_of
 from thalweg.structure import Structure
 from thalweg.surrogates.networks.base import EnergyNetwork, Subject
 from thalweg.surrogates.networks.data import SETS, EnergyData, Parts
 from thalweg.surrogates.networks.kinds import KINDS
-from thalweg.surrogates.networks.training import Settings
+from thalweg.surrogates.networks.training import Progress, Settings, begin, epochs
 
-#: Sections of an input, and where those that ship are.
+#: Sections of an input, and those that ship.
 TABLES = ("data", "surrogate", "train", "tune")
-SHIPPED = Path(__file__).parent / "surrogate_inputs"
+INPUTS = Inputs(Path(__file__).parent / "surrogate_inputs", "docs/surrogate-networks.md")
 #: Structures of a generated set, where an input gives no number.
 COUNT = 5000
 
@@ -118,6 +119,14 @@ class SurrogateRecipe:
         """The network as training begins."""
         return untrained(self.kind, self.sizes, self.parts.train.subject, self.seed)
 
+    def begun(self) -> Progress:
+        """The training as it begins."""
+        return begin(self.seed, self.network(), self.parts, self.settings)
+
+    def epochs(self, progress: Progress) -> Iterator[Progress]:
+        """The training after each epoch from there on."""
+        return epochs(progress, self.parts, self.settings)
+
     @property
     def text(self) -> str:
         """The full input as TOML."""
@@ -141,25 +150,11 @@ class SurrogateRecipe:
 
 def read(path: str | Path) -> dict:
     """The tables of a file, or of an input that ships. Names of files in it are as seen from it."""
-    path = found(str(path))
-    tables = parse_toml(
-        read_text(path, f"those that ship: {', '.join(shipped())}; docs/surrogate-networks.md says more"), str(path)
-    )
+    tables = INPUTS.read(path)
     data = tables.get("data")
     if isinstance(data, dict) and isinstance(data.get("file"), str):
-        data["file"] = str(path.parent / data["file"])
+        data["file"] = str(INPUTS.found(path).parent / data["file"])
     return tables
-
-
-def shipped() -> list[str]:
-    """Names of the inputs that ship with the package."""
-    return sorted(p.stem for p in SHIPPED.glob("*.toml"))
-
-
-def found(name: str) -> Path:
-    """The file of this name, or the input that ships under it."""
-    ships = not Path(name).is_file() and name in {n + e for n in shipped() for e in ("", ".toml")}
-    return SHIPPED / f"{Path(name).stem}.toml" if ships else Path(name)
 
 
 def resolve(tables: Mapping) -> SurrogateRecipe:
@@ -273,4 +268,4 @@ def _check_searched(name: str, full: Mapping) -> None:
         raise InputError(f"unknown key {name} in [tune.space].{suggest(name, known)}")
 
 
-__all__ = ["Source", "SurrogateRecipe", "Tune", "entered", "found", "from_file", "read", "resolve", "shipped", "sizes_of"]
+__all__ = ["Source", "SurrogateRecipe", "Tune", "entered", "from_file", "read", "resolve", "sizes_of"]
