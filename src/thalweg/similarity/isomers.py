@@ -74,8 +74,9 @@ def smiles_of(structure: Structure) -> Isomer | None:
     Closed shells without charges go first, then charges side by side (carbon monoxide, nitro groups), then radicals. Bond
     lengths are not asked for bond orders, so that what differs only by where the double bonds of a ring stand is one isomer,
     and equal molecules have equal names in whatever order their atoms come. Two mirror images are one isomer, as their
-    energies are equal; nitrogen is no stereo centre, as it inverts, and hydrogen on the nitrogen of C=N has no side. Raises
-    `InputError` where RDKit is missing, and for periodic structures.
+    energies are equal; nitrogen is no stereo centre, as it inverts, and hydrogen on the nitrogen of C=N has no side. Far from
+    a minimum, where a double bond is twisted by a right angle, its sides are arbitrary. Raises `InputError` where RDKit is
+    missing, and for periodic structures.
     """
     chem = chemistry()
     if any(structure.pbc):
