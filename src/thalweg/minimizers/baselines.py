@@ -62,7 +62,8 @@ class SeparableCMA(Minimizer):
     """The separable covariance-matrix-adaptation evolution strategy, of the package `cmaes`; from the middle of the box.
 
     R. Ros and N. Hansen, Parallel Problem Solving from Nature X (2008), doi:10.1007/978-3-540-87700-4_30. `population` None
-    takes its default.
+    takes its default. Where it has converged it begins again from a random place with twice as many (A. Auger and N. Hansen,
+    CEC 2005, doi:10.1109/CEC.2005.1554902).
     """
 
     population: int | None = eqx.field(static=True, default=None)
@@ -74,14 +75,17 @@ class SeparableCMA(Minimizer):
         except ImportError:
             raise InputError("cma-es needs the package cmaes; pip install thalweg[minimize]") from None
         middle, half = (counted.low + counted.high) / 2, (counted.high - counted.low) / 2
-        strategy = SepCMA(
-            mean=np.zeros(counted.dim), sigma=self.spread, bounds=np.tile([-1.0, 1.0], (counted.dim, 1)),
-            population_size=self.population, seed=int(rng.integers(2**31)),
-        )  # fmt: skip
-        while not strategy.should_stop():
-            points = [strategy.ask() for _ in range(strategy.population_size)]
-            values = counted.values(middle + half * np.array(points))
-            strategy.tell([(x, float(v)) for x, v in zip(points, np.nan_to_num(values, posinf=1e300), strict=True)])
+        start, population = np.zeros(counted.dim), self.population
+        while True:
+            strategy = SepCMA(
+                mean=start, sigma=self.spread, bounds=np.tile([-1.0, 1.0], (counted.dim, 1)), population_size=population,
+                seed=int(rng.integers(2**31)),
+            )  # fmt: skip
+            while not strategy.should_stop():
+                points = [strategy.ask() for _ in range(strategy.population_size)]
+                values = counted.values(middle + half * np.array(points))
+                strategy.tell([(x, float(v)) for x, v in zip(points, np.nan_to_num(values, posinf=1e300), strict=True)])
+            start, population = rng.uniform(-1, 1, counted.dim), 2 * strategy.population_size
 
 
 class Hops(Minimizer):
