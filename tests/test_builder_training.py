@@ -47,7 +47,7 @@ def few(tmp_path, monkeypatch):
 
 
 def test_inputs_are_filled_in_and_repeat_themselves(few):
-    recipe = builder_recipe.resolve(builder_recipe.read("mine.toml"))
+    recipe = builder_recipe.resolve(builder_recipe.INPUTS.read("mine.toml"))
     again = builder_recipe.resolve(parse_toml(recipe.text))
     assert again.tables == recipe.tables
     assert again.settings == recipe.settings
@@ -55,7 +55,7 @@ def test_inputs_are_filled_in_and_repeat_themselves(few):
     assert len(train) + len(test) == len(NAMES)
     assert recipe.network.species == (1, 6, 7, 8)
     for name in builder_recipe.INPUTS.names():
-        builder_recipe.resolve(builder_recipe.read(name))
+        builder_recipe.resolve(builder_recipe.INPUTS.read(name))
 
 
 @pytest.mark.parametrize(

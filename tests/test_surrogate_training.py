@@ -145,7 +145,7 @@ def test_inputs_are_filled_in_and_wrong_ones_refused(trained, capsys):
     assert again.tables == recipe.tables
     assert again.settings == recipe.settings
     for name in surrogate_recipe.INPUTS.names():
-        surrogate_recipe.resolve(surrogate_recipe.read(name))
+        surrogate_recipe.resolve(surrogate_recipe.INPUTS.read(name))
     for change, said in (
         ("surrogate.kind=grap", 'Did you mean "graph"'),
         ("surrogate.widht=3", 'Did you mean "width"'),

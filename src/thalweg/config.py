@@ -22,7 +22,7 @@ import numpy as np
 from thalweg import presets, prng, registry, schema
 from thalweg.assemble import assembled, is_placed, ordered, seed_table, with_seeds
 from thalweg.composition import KEYS, Composition, composition, formula_of
-from thalweg.errors import InputError, suggest
+from thalweg.errors import InputError
 from thalweg.formula import MODELS
 from thalweg.potentials.base import Potential
 from thalweg.potentials.landscapes import Landscape
@@ -101,11 +101,7 @@ def parse_toml(text: str, name: str = "the input") -> dict:
 
 def resolve(tables: Mapping) -> Resolved:
     """Build what a search needs from the tables of an input; the tables are not changed."""
-    for section, table in tables.items():
-        if section not in SECTIONS:
-            raise InputError(f"unknown section [{section}].{suggest(section, SECTIONS)}")
-        if not isinstance(table, Mapping):
-            raise InputError(f"{section} must be a table [{section}], not {table!r}")
+    schema.check_sections(tables, SECTIONS)
     schema.refuse_unknown(tables.get("system", {}), KEYS, "[system]")
     made = composition(tables.get("system", {}))
     usual = "plane" if made.dimensions == 2 else "positions"

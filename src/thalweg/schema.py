@@ -148,6 +148,29 @@ def refuse_unknown(table: Mapping, known, where: str) -> None:
             raise InputError(f"unknown key {key} in {where}.{suggest(key, known)}")
 
 
+def check_sections(tables: Mapping, known) -> None:
+    """Raise where an input has sections that are not `known`, or that are no tables."""
+    for section, table in tables.items():
+        if section not in known:
+            raise InputError(f"unknown section [{section}].{suggest(section, known)}")
+        if not isinstance(table, Mapping):
+            raise InputError(f"{section} must be a table [{section}], not {table!r}")
+
+
+def check_positive(sizes: Mapping, where: str) -> None:
+    """Raise where a number of a table is not positive."""
+    for name, value in sizes.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            raise InputError(f"{name} in {where} is {value:g}; it must be positive")
+
+
+def check_seed(seed: int, where: str = "") -> int:
+    """The seed, if it is one; `where` is the section of it."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed{where and f' in {where}'} is {seed}; it must be between 0 and 2^32 - 1")
+    return seed
+
+
 def build(room: str, full: Mapping):
     """The component of a table that `fill` gave."""
     cls = registry.find(room, full["kind"])

@@ -39,7 +39,7 @@ def concerns(options: Namespace) -> bool:
 def train(options: Namespace, fresh: Callable[[Path], None]) -> int:
     """Train what a TOML input says, in a new folder that `fresh` makes, or go on with a training."""
     if options.resume is None:
-        tables = train_epochs.with_options(builder_recipe.read(options.file), options, builder_recipe.TABLES)
+        tables = train_epochs.with_options(builder_recipe.INPUTS.read(options.file), options, builder_recipe.TABLES)
         recipe = builder_recipe.resolve(tables)
         builder_recipe.untrained((1, 6), recipe.sizes, 0)  # what no network can be made of is refused before there is a folder
         folder = Path(options.output) if options.output else new_folder(recipe.name)

@@ -31,7 +31,7 @@ def concerns(options: Namespace) -> bool:
 def train(options: Namespace, fresh: Callable[[Path], None]) -> int:
     """Train what a TOML input says, in a new folder that `fresh` makes, or go on with a training."""
     if options.resume is None:
-        tables = train_epochs.with_options(surrogate_recipe.read(options.file), options, surrogate_recipe.TABLES)
+        tables = train_epochs.with_options(surrogate_recipe.INPUTS.read(options.file), options, surrogate_recipe.TABLES)
         recipe = surrogate_recipe.resolve(tables)
         recipe.network()  # what data or network cannot be made of is refused before there is a folder
         folder = Path(options.output) if options.output else new_folder(recipe.name)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from thalweg import schema
 from thalweg.config import plain_fields
 from thalweg.config import to_toml as written
-from thalweg.errors import InputError, suggest
+from thalweg.errors import InputError
 from thalweg.learning.imitation import Progress, Settings, begin, epochs
 from thalweg.learning.imitation_states import Molecules
 from thalweg.learning.molecule_set import MoleculeSet, load_molecules
@@ -26,7 +26,7 @@ from thalweg.networks.builder import BuilderNetwork
 
 #: Sections of an input, and those that ship.
 TABLES = ("data", "builder", "train")
-INPUTS = Inputs(Path(__file__).parent / "builder_inputs", "docs/builders.md")
+INPUTS = Inputs(Path(__file__).parent / "builder_inputs", "docs/builders.md", ("data",))
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Source:
         for name, least in (("heavy", 1), ("displaced", 0), ("workers", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} in [data] is {getattr(self, name)}; it must be at least {least}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed in [data] is {self.seed}; it must be between 0 and 2^32 - 1")
+        schema.check_seed(self.seed, "[data]")
         if not 0 < self.test < 1:
             raise InputError(f"test in [data] is {self.test:g}; it must be a share between 0 and 1")
 
@@ -116,31 +115,15 @@ class BuilderRecipe:
         return epochs(progress, *self.parts, self.settings)
 
 
-def read(path: str | Path) -> dict:
-    """The tables of a file, or of an input that ships. Names of files in it are as seen from it."""
-    tables = INPUTS.read(path)
-    data = tables.get("data")
-    if isinstance(data, dict) and isinstance(data.get("file"), str):
-        data["file"] = str(INPUTS.found(path).parent / data["file"])
-    return tables
-
-
 def resolve(tables: Mapping) -> BuilderRecipe:
     """Check the tables of an input and fill in what they leave out; they are not changed. Raises `InputError`."""
-    for section, table in tables.items():
-        if section not in TABLES:
-            raise InputError(f"unknown section [{section}].{suggest(section, TABLES)}")
-        if not isinstance(table, Mapping):
-            raise InputError(f"{section} must be a table [{section}], not {table!r}")
+    schema.check_sections(tables, TABLES)
     data = schema.fill_fields(plain_fields(Source), tables.get("data", {}), "[data]")
     sizes = schema.fill_fields(sizes_of(), tables.get("builder", {}), "[builder]")
-    for name, value in sizes.items():
-        if not value > 0 and not isinstance(value, bool):
-            raise InputError(f"{name} in [builder] is {value:g}; it must be positive")
+    schema.check_positive(sizes, "[builder]")
     given = dict(tables.get("train", {}))
-    seed = schema.convert(given.pop("seed", 0), int, "seed in [train]")
-    if not 0 <= seed < 2**32:  # type: ignore[operator]
-        raise InputError(f"seed in [train] is {seed}; it must be between 0 and 2^32 - 1")
+    seed: Any = schema.convert(given.pop("seed", 0), int, "seed in [train]")
+    schema.check_seed(seed, "[train]")
     train = schema.fill_fields(plain_fields(Settings), given, "[train]")
     full = {"data": data, "builder": sizes, "train": {"seed": seed, **train}}
     return BuilderRecipe(full, Source(**data), sizes, seed, Settings(**train))  # type: ignore[arg-type]
@@ -161,4 +144,4 @@ def untrained(species: tuple[int, ...], sizes: Mapping, seed: int) -> BuilderNet
         raise InputError(f"no builder of these sizes can be made: {said[0]}; change [builder]") from None
 
 
-__all__ = ["INPUTS", "TABLES", "BuilderRecipe", "Source", "read", "resolve", "sizes_of", "untrained"]
+__all__ = ["INPUTS", "TABLES", "BuilderRecipe", "Source", "resolve", "sizes_of", "untrained"]

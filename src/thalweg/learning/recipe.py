@@ -57,8 +57,7 @@ class Train:
         for name, least in (("updates", 1), ("check", 1), ("test", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} in [train] is {getattr(self, name)}; it must be at least {least}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed in [train] is {self.seed}; it must be between 0 and 2^32 - 1")
+        schema.check_seed(self.seed, "[train]")
 
 
 @dataclass(frozen=True)

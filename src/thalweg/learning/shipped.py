@@ -9,10 +9,11 @@ from thalweg.config import parse_toml, read_text
 
 
 class Inputs(NamedTuple):
-    """The inputs in a `folder`; `page` of the documentation says what is in one."""
+    """The inputs in a `folder`; `page` of the documentation says what is in one. Sections `with_files` may name a `file`."""
 
     folder: Path
     page: str
+    with_files: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """Those that ship."""
@@ -24,6 +25,11 @@ class Inputs(NamedTuple):
         return self.folder / f"{Path(name).stem}.toml" if ships else Path(name)
 
     def read(self, name: str | Path) -> dict:
-        """The tables of one. Raises `InputError` where there is none, naming those that ship."""
+        """The tables of one; names of files in it are as seen from it. Raises `InputError` where there is none."""
         path = self.found(name)
-        return parse_toml(read_text(path, f"those that ship: {', '.join(self.names())}; {self.page} says more"), str(path))
+        tables = parse_toml(read_text(path, f"those that ship: {', '.join(self.names())}; {self.page} says more"), str(path))
+        for section in self.with_files:
+            table = tables.get(section)
+            if isinstance(table, dict) and isinstance(table.get("file"), str):
+                table["file"] = str(path.parent / table["file"])
+        return tables

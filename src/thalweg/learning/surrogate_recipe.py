@@ -29,7 +29,7 @@ from thalweg.surrogates.networks.training import Progress, Settings, begin, epoc
 
 #: Sections of an input, and those that ship.
 TABLES = ("data", "surrogate", "train", "tune")
-INPUTS = Inputs(Path(__file__).parent / "surrogate_inputs", "docs/surrogate-networks.md")
+INPUTS = Inputs(Path(__file__).parent / "surrogate_inputs", "docs/surrogate-networks.md", ("data",))
 #: Structures of a generated set, where an input gives no number.
 COUNT = 5000
 
@@ -55,8 +55,7 @@ class Source:
             raise InputError("[data] has a set and a file; give one")
         if self.count is not None and self.count < 10:
             raise InputError(f"count in [data] is {self.count}; it must be at least 10")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed in [data] is {self.seed}; it must be between 0 and 2^32 - 1")
+        schema.check_seed(self.seed, "[data]")
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} in [data] is {getattr(self, name):g}; it must be a share between 0 and 1")
@@ -148,28 +147,14 @@ class SurrogateRecipe:
         return resolve(entered(self.tables, values))
 
 
-def read(path: str | Path) -> dict:
-    """The tables of a file, or of an input that ships. Names of files in it are as seen from it."""
-    tables = INPUTS.read(path)
-    data = tables.get("data")
-    if isinstance(data, dict) and isinstance(data.get("file"), str):
-        data["file"] = str(INPUTS.found(path).parent / data["file"])
-    return tables
-
-
 def resolve(tables: Mapping) -> SurrogateRecipe:
     """Check the tables of an input and fill in what they leave out; they are not changed. Raises `InputError`."""
-    for section, table in tables.items():
-        if section not in TABLES:
-            raise InputError(f"unknown section [{section}].{suggest(section, TABLES)}")
-        if not isinstance(table, Mapping):
-            raise InputError(f"{section} must be a table [{section}], not {table!r}")
+    schema.check_sections(tables, TABLES)
     data_full = schema.fill_fields(plain_fields(Source), tables.get("data", {}), "[data]")
     kind, sizes = _network(tables.get("surrogate", {}))
     given = dict(tables.get("train", {}))
-    seed = schema.convert(given.pop("seed", 0), int, "seed in [train]")
-    if not 0 <= seed < 2**32:  # type: ignore[operator]
-        raise InputError(f"seed in [train] is {seed}; it must be between 0 and 2^32 - 1")
+    seed: Any = schema.convert(given.pop("seed", 0), int, "seed in [train]")
+    schema.check_seed(seed, "[train]")
     train_full = schema.fill_fields(plain_fields(Settings), given, "[train]")
     full = {"data": data_full, "surrogate": {"kind": kind, **sizes}, "train": {"seed": seed, **train_full}}
     recipe = SurrogateRecipe(full, Source(**data_full), kind, sizes, seed, Settings(**train_full))  # type: ignore[arg-type]
@@ -255,9 +240,7 @@ def _network(table: Mapping) -> tuple[str, dict]:
         said = "[surrogate] lacks its kind." if kind is None else f'there is no network of energies called "{kind}".'
         raise InputError(f"{said}{suggest(str(kind or ''), KINDS)}")
     sizes = schema.fill_fields(sizes_of(kind), {k: v for k, v in table.items() if k != "kind"}, "[surrogate]")
-    for name, value in sizes.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-            raise InputError(f"{name} in [surrogate] is {value:g}; it must be positive")
+    schema.check_positive(sizes, "[surrogate]")
     return kind, sizes
 
 
@@ -268,4 +251,4 @@ def _check_searched(name: str, full: Mapping) -> None:
         raise InputError(f"unknown key {name} in [tune.space].{suggest(name, known)}")
 
 
-__all__ = ["Source", "SurrogateRecipe", "Tune", "entered", "from_file", "read", "resolve", "sizes_of"]
+__all__ = ["Source", "SurrogateRecipe", "Tune", "entered", "from_file", "resolve", "sizes_of"]
