@@ -1,6 +1,7 @@
 """The network that builds molecules: symmetries, padding, derivatives, the edges of what it is asked, and its files."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ def padded(atoms, at=0, fill=0.0):
     return x, kinds
 
 
-@jax.jit
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled in half the time
 def everything(x, kinds, bag, query):
     """Energies and the slope of their sum, values, and the slope of the sum of these with respect to places and atoms."""
     energies, forces = NET.energies_and_forces(x, kinds)

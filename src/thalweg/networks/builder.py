@@ -144,12 +144,12 @@ class BuilderNetwork(eqx.Module):
 
     def trunk(self, positions, kinds):
         """Features (batch, atoms, width) of the surroundings of atoms; of padding they mean nothing."""
-        there = kinds >= 0
-        radial, weight = self._pairs(
-            positions, positions, there[:, :, None] & there[:, None] & ~np.eye(kinds.shape[1], dtype=bool)
-        )
+        there, (i, j, pair) = kinds >= 0, _pairs_once(kinds.shape[1])
+        squares = ((positions[:, i] - positions[:, j]) ** 2).sum(-1)
+        radial, weight = self._radial(squares, there[:, i] & there[:, j])
+        # A filter is the same from either end: each is made once and taken twice, and zero from an atom to itself.
+        filters = [jnp.pad(each.filtered(radial, weight), [(0, 0), (0, 1), (0, 0)])[:, pair] for each in self.messages]
         atoms = jax.nn.one_hot(kinds, len(self.species)) @ self.embedding
-        filters = [each.filtered(radial, weight) for each in self.messages]
         for k in range(self.blocks):
             own = k % len(self.messages)
             atoms = atoms + self.messages[own].passed(atoms, filters[own])
@@ -183,7 +183,8 @@ class BuilderNetwork(eqx.Module):
         likely anything is to be right. What the bag has none of is impossible (`NEVER`).
         """
         there = kinds >= 0
-        radial, weight = self._pairs(query, positions, jnp.broadcast_to(there[:, None], (*query.shape[:2], kinds.shape[1])))
+        squares = ((query[:, :, None] - positions[:, None]) ** 2).sum(-1)
+        radial, weight = self._radial(squares, jnp.broadcast_to(there[:, None], squares.shape))
         places = self.query.passed(features, self.query.filtered(radial, weight))
         places = places + self.query_attention(places, features, there)
         left = self._bag(bag)
@@ -225,9 +226,8 @@ class BuilderNetwork(eqx.Module):
         """How many numbers are trained."""
         return sum(int(np.size(a)) for a in jax.tree.leaves(eqx.filter(self, self.trainable())))
 
-    def _pairs(self, ours, theirs, real):
-        """Features (batch, ours, theirs, Gaussians) of distances, and weights: zero at the cutoff and where not `real`."""
-        squares = ((ours[:, :, None] - theirs[:, None]) ** 2).sum(-1)
+    def _radial(self, squares, real):
+        """Features (..., Gaussians) of squared distances, and weights: zero at the cutoff and where not `real`."""
         r = jnp.sqrt(jnp.maximum(jnp.where(real, squares, self.cutoff**2), TINY))
         return self.gaussians(r), jnp.where(real, cosine_cutoff(r, self.cutoff), 0)
 
@@ -240,6 +240,15 @@ class BuilderNetwork(eqx.Module):
 def _counts(kinds, species: int):
     """Numbers of atoms (batch, species)."""
     return jax.nn.one_hot(kinds, species).sum(1)
+
+
+def _pairs_once(atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every pair of atoms once, as indices (pairs,), and the place (atoms, atoms) of each among them: one beyond the last for
+    an atom and itself."""
+    i, j = np.triu_indices(atoms, 1)
+    pair = np.full((atoms, atoms), len(i))
+    pair[i, j] = pair[j, i] = np.arange(len(i))
+    return i, j, pair
 
 
 def _told(stack: Stack, *parts):
