@@ -140,14 +140,14 @@ def test_training_learns_goes_on_where_it_was_stopped_and_compiles_once_for_each
     every = Molecules.of(NET, numbers, x, energies, f, np.arange(len(x)) % 4 == 0)
     out = np.arange(len(x)) // 4 % 5 == 0
     train, validation = every.taken(~out), every.taken(out)
-    settings = Settings(epochs=12, batch=16, rate=3e-3, states=128)
+    settings = Settings(epochs=24, batch=16, rate=3e-3, energy_weight=1.0, states=128)
     traced, inner = [], imitation.losses_of
     monkeypatch.setattr(imitation, "losses_of", lambda *a: traced.append(1) or inner(*a))
     done = list(epochs(begin(3, NET, train, settings), train, validation, settings))
-    assert len(traced) == len(padded_sizes(train.atoms, settings.sizes)) == 2
     kept, last = done[4], done[-1]
     restored = begin(3, NET, train, settings).restored(kept.arrays(), kept.history)
     *_, again = epochs(restored, train, validation, settings)
+    assert len(traced) == len(padded_sizes(train.atoms, settings.sizes)) == 2
     for name, array in last.arrays().items():
         np.testing.assert_array_equal(array, again.arrays()[name], err_msg=name)
     assert [r["validation"] for r in again.history] == [r["validation"] for r in last.history]
@@ -155,8 +155,8 @@ def test_training_learns_goes_on_where_it_was_stopped_and_compiles_once_for_each
     present = validation.kinds >= 0
     assert best["force"] < 0.6 * np.abs(validation.forces[present]).mean()
     assert best["energy"] < first["energy"]
-    assert best["accuracy"] > max(first["accuracy"], 0.8)
-    assert best["chosen"] > 0.6 > first["chosen"]
+    assert best["accuracy"] > max(first["accuracy"], 0.86)
+    assert best["chosen"] > 0.4 > first["chosen"]
     assert last.history[-1]["loss_action"] < 0.6 * first["loss_action"]
     wider = begin(3, BuilderNetwork.random(rng, width=32, blocks=2, heads=2), train, settings)
     with pytest.raises(InputError, match="the checkpoint does not fit"):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import equinox as eqx
@@ -132,7 +133,7 @@ def epochs(progress: Progress, train: Molecules, validation: Molecules, settings
     Batches follow from the seed and the number of the epoch: a training that was stopped and continued gives the same
     network, to the last bit, as one that was not.
     """
-    step = _step(_optimiser(settings, len(train)), settings)
+    step = _step(settings, len(train))
     held = _held(validation, settings)
     while not progress.ended(settings):
         start, used = time.perf_counter(), time.process_time()
@@ -300,8 +301,10 @@ def _optimiser(settings: Settings, count: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def _step(optimiser: optax.GradientTransformation, settings: Settings):
-    """One compiled step for the whole training: one program for each padded size."""
+@lru_cache(maxsize=4)
+def _step(settings: Settings, count: int):
+    """One compiled step for the whole training, and for others of as many molecules: one program for each padded size."""
+    optimiser = _optimiser(settings, count)
     weights = settings.energy_weight, settings.force_weight, 1.0
 
     @eqx.filter_jit
