@@ -14,6 +14,8 @@ from thalweg.potentials.landscapes import Landscape
 
 #: Numbers of a block of points that are evaluated by one call.
 NUMBERS = 2**20
+#: Points of a small block: what methods ask for that go on with few points side by side.
+SOME = 32
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Function:
         return run
 
     def _blocks(self, x: np.ndarray):
-        """Points in blocks of two sizes, so that two programs are compiled: single ones, and full blocks."""
-        size = 1 if len(x) == 1 else self.block
+        """Points in blocks of few sizes, so that few programs are compiled: single ones, some, and full blocks."""
+        size = next((n for n in (1, SOME) if len(x) <= n < self.block), self.block)
         for at in range(0, len(x), size):
             part = x[at : at + size]
             yield np.pad(part, [(0, size - len(part)), (0, 0)], mode="edge"), len(part)
