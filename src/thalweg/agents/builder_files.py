@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from thalweg.agents.files import packed, said, unpacked
+from thalweg.agents.files import document, packed, said, unpacked
 from thalweg.errors import InputError
 from thalweg.networks.builder import BuilderNetwork
 from thalweg.networks.weights import filled, named, symbols
@@ -90,22 +90,16 @@ def sizes_of(network: BuilderNetwork) -> dict[str, int | float | bool]:
 
 
 def _document(path: Path) -> dict:
+    hint = "`thalweg train` writes one"
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"there is no builder {path}; `thalweg train` writes one") from None
+        raise InputError(f"there is no builder {path}; {hint}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no builder file; {hint}") from None
     except OSError as error:
         raise InputError(f"the builder {path} cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        held = None
-    if not isinstance(held, dict) or "thalweg-builder" not in held:
-        raise InputError(f"{path} is no builder file; `thalweg train` writes one")
-    if held["thalweg-builder"] != SCHEMA:
-        raise InputError(
-            f"{path} has version {held['thalweg-builder']} of the format of builders and this thalweg reads {SCHEMA}; use the "
-            "version that wrote it"
-        )
-    return held
+    return document(path, text, "builder", SCHEMA, hint)
 
 
 __all__ = ["SCHEMA", "builder_text", "check_builder", "load_builder", "save_builder", "sizes_of"]

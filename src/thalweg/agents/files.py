@@ -147,16 +147,22 @@ def _read(name: str) -> tuple[Path, str]:
 
 
 def _document(where: Path, text: str) -> dict:
+    return document(where, text, "agent", SCHEMA, "agent.json in the folder of a run is one")
+
+
+def document(where: Path, text: str, kind: str, schema: int, hint: str) -> dict:
+    """The document of a file of this kind and version; the `hint` says where such files come from. Raises `InputError`."""
     try:
         held = json.loads(text)
     except ValueError:
         held = None
-    if not isinstance(held, dict) or "thalweg-agent" not in held:
-        raise InputError(f"{where} is no agent file; agent.json in the folder of a run is one")
-    if held["thalweg-agent"] != SCHEMA:
+    mark = f"thalweg-{kind}"
+    if not isinstance(held, dict) or mark not in held:
+        raise InputError(f"{where} is no {kind} file; {hint}")
+    if held[mark] != schema:
         raise InputError(
-            f"{where} has version {held['thalweg-agent']} of the format of agents and this thalweg reads {SCHEMA}; use the "
-            "version that wrote it"
+            f"{where} has version {held[mark]} of the format of {kind}s and this thalweg reads {schema}; use the version that "
+            "wrote it"
         )
     return held
 

@@ -17,6 +17,7 @@ from thalweg.display import StatusLine, seconds
 from thalweg.errors import InputError, RunFolderError
 from thalweg.learning import checkpoint
 from thalweg.learning.shipped import Inputs
+from thalweg.networks.progress import Progress
 
 #: Seconds between two writes of what a training is resumed from.
 SAVE_EVERY = 5.0
@@ -33,7 +34,7 @@ class Training(Protocol):
     def text(self) -> str: ...
     @property
     def settings(self) -> Any: ...
-    def epochs(self, progress: Any) -> Iterator[Any]: ...
+    def epochs(self, progress: Any) -> Iterator[Progress]: ...
 
 
 def concerns(section: str, inputs: Inputs, options: Namespace) -> bool:
@@ -63,8 +64,13 @@ def with_options(tables: dict, options: Namespace, sections: Sequence[str]) -> d
 
 
 def run(
-    recipe: Training, progress: Any, folder: Path, line: StatusLine, interrupt: Interrupt, said: Callable[[Mapping], list[str]]
-) -> Any:
+    recipe: Training,
+    progress: Progress,
+    folder: Path,
+    line: StatusLine,
+    interrupt: Interrupt,
+    said: Callable[[Mapping], list[str]],
+) -> Progress:
     """Epoch after epoch, with what the terminal shows and what is kept, to the end or to Ctrl-C.
 
     `said` are the numbers of an epoch's row, most important first.
@@ -84,7 +90,7 @@ def run(
     return progress
 
 
-def _shown(progress: Any, total: int, said: Callable[[Mapping], list[str]]) -> str:
+def _shown(progress: Progress, total: int, said: Callable[[Mapping], list[str]]) -> str:
     """The live line, most important first, so that a narrow terminal cuts the rest."""
     rows = progress.history
     full = round(BAR * progress.epoch / total)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zipfile import BadZipFile
 
 import jax
@@ -15,23 +15,11 @@ import numpy as np
 
 from thalweg.errors import RunFolderError
 from thalweg.learning.trainer import State
+from thalweg.networks.progress import Progress
 from thalweg.typing import PyTree
 
 #: Version of the file, and its name in a run's folder.
 SCHEMA, NAME = 1, "training.npz"
-
-
-class Epochs(Protocol):
-    """Where a training of epochs stands."""
-
-    @property
-    def history(self) -> tuple[dict, ...]:
-        """One row for each epoch that is done."""
-        ...
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name."""
-        ...
 
 
 def write(folder: Path, state: State, document: str) -> None:
@@ -42,14 +30,14 @@ def write(folder: Path, state: State, document: str) -> None:
     _write(folder, {**arrays, "plain": np.asarray(json.dumps(plain)), "input": np.asarray(document)})
 
 
-def keep(folder: Path, document: str, progress: Epochs | None = None) -> None:
+def keep(folder: Path, document: str, progress: Progress | None = None) -> None:
     """Write what a training of epochs is resumed from; without `progress` it has not begun. Errors as of `write`."""
     arrays = {} if progress is None else {f"array.{k}": a for k, a in progress.arrays().items()}
     history = [] if progress is None else list(progress.history)
     _write(folder, {**arrays, "plain": np.asarray(json.dumps({"history": history})), "input": np.asarray(document)})
 
 
-def kept(folder: Path, like: Any) -> Any:
+def kept(folder: Path, like: Progress) -> Progress:
     """Where the training of epochs in a folder stands; `like` is its beginning."""
     held = arrays(folder)
     found = {k.removeprefix("array."): a for k, a in held.items() if k.startswith("array.")}
@@ -106,4 +94,4 @@ def _read(folder: Path) -> dict[str, np.ndarray]:
     return held
 
 
-__all__ = ["NAME", "Epochs", "arrays", "keep", "kept", "read", "read_document", "write"]
+__all__ = ["NAME", "arrays", "keep", "kept", "read", "read_document", "write"]

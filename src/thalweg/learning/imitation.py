@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,8 +18,7 @@ import optax
 from thalweg.errors import InputError
 from thalweg.learning.imitation_states import MASKED, Molecules, States, samples
 from thalweg.networks.builder import BuilderNetwork
-from thalweg.networks.weights import filled, named
-from thalweg.typing import PyTree
+from thalweg.networks.progress import Progress
 
 #: Molecules and states that are validated at a time.
 BLOCK = 64
@@ -56,44 +55,6 @@ class Settings:
                 raise InputError(f"{key} is {getattr(self, key)}; it must be at least 1")
         if not self.rate > 0 or min(self.energy_weight, self.force_weight, self.jitter) < 0:
             raise InputError("rate must be positive, energy_weight, force_weight and jitter at least 0")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands: networks, the optimiser's state, and one row of `history` per epoch done."""
-
-    network: BuilderNetwork
-    optimiser: PyTree
-    best: BuilderNetwork
-    seed: int
-    history: tuple[dict, ...] = ()
-
-    @property
-    def epoch(self) -> int:
-        """Epochs that are done."""
-        return len(self.history)
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, counted from 1, with the lowest loss in validation; 0 before the first."""
-        losses = [row["validation"] for row in self.history]
-        return 1 + int(np.argmin(losses)) if losses else 0
-
-    def ended(self, settings: Settings) -> bool:
-        """Whether all epochs are done, or none of late was any better."""
-        return self.epoch >= settings.epochs or self.epoch - self.best_epoch >= settings.patience
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name, to be written; with `seed` and `history` they are everything."""
-        return named({"network": self.network, "optimiser": self.optimiser, "best": self.best})
-
-    def restored(self, arrays: Mapping[str, np.ndarray], history, where: str = "the checkpoint") -> Progress:
-        """This, as `begin` makes it, with what `arrays` gave. Raises `InputError` where it is of another training."""
-        tree = {"network": self.network, "optimiser": self.optimiser, "best": self.best}
-        held = filled(tree, arrays, where)
-        # Counters of the optimiser are integers.
-        held = jax.tree.map(lambda a, like: np.asarray(a, np.asarray(like).dtype), held, tree)
-        return replace(self, **held, history=tuple(history))
 
 
 class Labelled(NamedTuple):

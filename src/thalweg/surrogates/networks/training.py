@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import equinox as eqx
@@ -14,12 +14,11 @@ import numpy as np
 import optax
 
 from thalweg.errors import InputError, suggest
-from thalweg.networks.weights import filled, named
+from thalweg.networks.progress import Progress
 from thalweg.surrogates.networks.augment import AUGMENTATIONS
 from thalweg.surrogates.networks.base import EnergyNetwork
 from thalweg.surrogates.networks.data import EnergyData, Parts
 from thalweg.surrogates.networks.metrics import metrics
-from thalweg.typing import PyTree
 
 #: Structures predicted at a time: one compiled shape for data of any size.
 BLOCK = 256
@@ -53,44 +52,6 @@ class Settings:
                 raise InputError(f"{key} is {getattr(self, key)}; it must be at least 1")
         if not self.rate > 0 or self.decay < 0 or self.force_weight < 0:
             raise InputError("rate must be positive, decay and force_weight at least 0")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands: networks, the optimiser's state, and one row of `history` per epoch done."""
-
-    network: EnergyNetwork
-    optimiser: PyTree
-    best: EnergyNetwork
-    seed: int
-    history: tuple[dict, ...] = ()
-
-    @property
-    def epoch(self) -> int:
-        """Epochs that are done."""
-        return len(self.history)
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, counted from 1, with the lowest validation error; 0 before the first."""
-        errors = [row["validation"] for row in self.history]
-        return 1 + int(np.argmin(errors)) if errors else 0
-
-    def ended(self, settings: Settings) -> bool:
-        """Whether all epochs are done, or none of late was any better."""
-        return self.epoch >= settings.epochs or self.epoch - self.best_epoch >= settings.patience
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name, to be written; with `seed` and `history` they are everything."""
-        return named({"network": self.network, "optimiser": self.optimiser, "best": self.best})
-
-    def restored(self, arrays: Mapping[str, np.ndarray], history, where: str = "the checkpoint") -> Progress:
-        """This, as `begin` makes it, with what `arrays` gave. Raises `InputError` where it is of another training."""
-        tree = {"network": self.network, "optimiser": self.optimiser, "best": self.best}
-        held = filled(tree, arrays, where)
-        # Counters of the optimiser are integers.
-        held = jax.tree.map(lambda a, like: np.asarray(a, np.asarray(like).dtype), held, tree)
-        return replace(self, **held, history=tuple(history))
 
 
 @dataclass(frozen=True)
