@@ -192,7 +192,7 @@ def sections(rows: Sequence[Mapping]) -> list[Section]:
         found = {name: list(own) for name, own in groupby(group, key=lambda r: r["method"])}
         first = next(iter(found.values()))[0]
         seeds = sorted({r["seed"] for own in found.values() for r in own})
-        title = f"{system}: {first['evaluations']:,} evaluations or {first['horizon']} CPU-s; seeds {seeds[0]} to {seeds[-1]}"
+        title = f"{system}: {first['evaluations']:,} evaluations or {first['horizon']} CPU-s; seeds {_ranges(seeds)}"
         notes = [
             "medians over seeds (worst); at it: every variable within 0.15 of the true minimum; err of the middle is chance"
         ]
@@ -202,6 +202,17 @@ def sections(rows: Sequence[Mapping]) -> list[Section]:
         notes += [_signs(found, name) for name in found if name.startswith("plnet-zoom") and "zoom" in found]
         made.append(Section(title, HEAD, tuple(_line(name, own) for name, own in found.items()), tuple(notes)))
     return made
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """Sorted numbers, those in a row as their ends."""
+    ends = [[k, k] for k in seeds[:1]]
+    for k in seeds[1:]:
+        if k == ends[-1][1] + 1:
+            ends[-1][1] = k
+        else:
+            ends.append([k, k])
+    return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in ends)
 
 
 def _line(name: str, rows: Sequence[Mapping]) -> tuple[str, ...]:
