@@ -8,7 +8,7 @@ import pytest
 from ase.build import molecule
 
 from thalweg import cli
-from thalweg.agents.builder_files import load_builder
+from thalweg.agents.builder_files import known_isomers, load_builder
 from thalweg.config import parse_toml
 from thalweg.errors import InputError
 from thalweg.learning import builder_recipe
@@ -90,6 +90,7 @@ def test_a_training_resumed_is_one_that_nobody_stopped(few, capsys):
     network, held = load_builder("whole/builder.json")
     assert held["about"]["epochs"] == 3
     assert network.n_parameters < 20_000
+    assert known_isomers("whole/builder.json") == pytest.approx({n: -13.6 * molecule(n).numbers.sum() for n in NAMES})
     metrics = json.loads(Path("whole/metrics.json").read_text())
     assert len(metrics["history"]) == 3
     assert metrics["history"][-1]["loss_energy"] < metrics["history"][0]["loss_energy"]

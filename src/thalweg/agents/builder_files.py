@@ -10,13 +10,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from thalweg.agents.files import document, packed, said, unpacked
+from thalweg.agents.files import MARK, document, packed, said, unpacked
 from thalweg.errors import InputError
 from thalweg.networks.builder import BuilderNetwork
 from thalweg.networks.weights import filled, named, symbols
 
 #: Version of the format. A file of another version is refused, not guessed at.
 SCHEMA = 1
+#: The builder that ships.
+SHIPPED = Path(__file__).parent / "shipped" / "builder.json"
 
 
 def builder_text(network: BuilderNetwork, about: Mapping) -> str:
@@ -64,6 +66,20 @@ def load_builder(path: str | Path) -> tuple[BuilderNetwork, dict]:
     return network, {**{k: v for k, v in held.items() if k != "arrays"}, "path": str(path)}
 
 
+def known_isomers(path: str | Path | None = None) -> dict[str, float]:
+    """The isomers that a builder was trained and tested on: SMILES with stereochemistry, and the lowest energy (eV) of each.
+
+    None is the builder that ships. Files that are older name none. Raises `InputError` for what is no builder.
+    """
+    path = Path(str(path or SHIPPED).partition(MARK)[0])
+    about = _document(path).get("about")
+    known = about.get("isomers", {}) if isinstance(about, dict) else {}
+    try:
+        return {str(name): float(value) for name, value in known.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f"{path} is a damaged builder file (its isomers are unreadable); take another copy of it") from None
+
+
 def check_builder(held: Mapping, species) -> None:
     """Raise `InputError` where a builder (`held` of `load_builder`) knows none of some atomic numbers (any shape, -1 is none).
 
@@ -102,4 +118,4 @@ def _document(path: Path) -> dict:
     return document(path, text, "builder", SCHEMA, hint)
 
 
-__all__ = ["SCHEMA", "builder_text", "check_builder", "load_builder", "save_builder", "sizes_of"]
+__all__ = ["SCHEMA", "SHIPPED", "builder_text", "check_builder", "known_isomers", "load_builder", "save_builder", "sizes_of"]

@@ -99,7 +99,8 @@ def _results(recipe: BuilderRecipe, progress: Progress, folder: Path) -> None:
         "machine": platform.machine(), "thalweg": thalweg.__version__, "jax": jax.__version__,
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
-    save_builder(folder / BUILDER, progress.best, about)
+    isomers = {name: round(value, 4) for name, value in recipe.molecules.isomers.items()}
+    save_builder(folder / BUILDER, progress.best, {**about, "isomers": isomers})
     write_json(folder / METRICS, {**about, "history": list(progress.history)})
     print(
         f"{recipe.name}: {progress.epoch} of {plural(recipe.settings.epochs, 'epoch')}, {seconds(cpu)} CPU; best at epoch "

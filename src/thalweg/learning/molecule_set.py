@@ -70,6 +70,13 @@ class MoleculeSet:
         return self.taken(np.flatnonzero(~self.displaced))
 
     @property
+    def isomers(self) -> dict[str, float]:
+        """The lowest energy (eV) of each molecule, by its SMILES with stereochemistry."""
+        lowest = np.full(len(self.smiles), np.inf)
+        np.minimum.at(lowest, self.molecule, self.energies)
+        return {name: float(value) for name, value in zip(self.smiles, lowest, strict=True)}
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all arrays and names: equal for equal sets, wherever they are kept."""
         held = hashlib.sha256(json.dumps([self.smiles, self.constitutions]).encode())
