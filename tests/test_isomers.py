@@ -71,7 +71,7 @@ def test_isomers_are_counted_and_new_ones_found(rdkit):
     crushed = Structure.create(np.asarray(ethanol.positions) * 0.4, ethanol.numbers)
     assert [fragments(s) for s in (ethanol, apart)] == [1, 2]
     found = isomers_of([ether, ethanol, crushed, ethanol, apart], [-1.0, -2.0, -9.0, -2.5, -8.0])
-    assert list(found.constitutions.items()) == [("CCO", (-2.5, 3, 2)), ("COC", (-1.0, 0, 1))]
+    assert list(found.constitutions.items()) == [("CCO", (-2.5, 3, 2, 1)), ("COC", (-1.0, 0, 1, 0))]
     assert (found.unnamed, found.broken) == (1, 1)
     assert list(new_ones(found, ["CCO"]).stereo) == ["COC"]
 

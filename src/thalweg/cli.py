@@ -307,7 +307,11 @@ def _train(p: argparse.ArgumentParser) -> None:
 
 def _show(p: argparse.ArgumentParser) -> None:
     p.add_argument("folder", metavar="FOLDER", help="folder of a run, one that still goes on included")
-    p.add_argument("-n", "--minima", metavar="N", type=int, default=10, help="how many of the lowest minima (default: 10)")
+    p.add_argument("-n", "--minima", metavar="N", type=int, help="how many of the lowest minima (default: 10) or isomers (all)")
+    p.add_argument("--isomers", action="store_true", help="which molecules its structures are (runs around calculators)")
+    p.add_argument(
+        "--known", metavar="FILE", help="isomers that are not new: builder.json, molecules.npz (default: the run's builder)"
+    )
     p.add_argument("--report", action="store_true", help="write the report page anew")
 
 

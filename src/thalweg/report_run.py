@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from thalweg import confidence
+from thalweg.errors import InputError
 from thalweg.references import best_known
 from thalweg.report import Confidence, Minimum, Move, Progress, ReportData, write_report
+from thalweg.report.data import Isomers
 from thalweg.store import Store
 
 REPORT = "report.html"
@@ -19,6 +22,9 @@ MAPS = "q-maps.svg"
 MINIMA = 100
 #: Steps of a relaxation from which on its end is called a minimum.
 STEPS = 20
+#: Elements of molecules, and how many structures are named for a report (`thalweg show --isomers` names more).
+NONMETALS = {1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53}
+MOST_NAMED = 20_000
 
 _ESTIMATOR = (
     "Bayes' rule on how many independent runs ended in the lowest minimum: the probability that a lower one exists and "
@@ -71,8 +77,29 @@ def report_data(store: Store) -> ReportData:
         versions=meta.get("versions", {}),
         relaxed=relaxed(tables),
         agent_maps=_picture(store),
+        isomers=_isomers(store, tables),
         n_distinct=store.n_minima,
     )
+
+
+def _isomers(store: Store, tables: dict) -> Isomers | None:
+    """The isomers that were evaluated; None where structures are no molecules, or too many to name at the end of every run."""
+    best = store.best()
+    molecule = best is not None and not any(best.pbc) and set(best.numbers[best.numbers >= 0].tolist()) <= NONMETALS
+    relaxations = (store.progress() or [{}])[-1].get("relaxations") or 0
+    black_box = tables.get("potential", {}).get("kind") == "calculator"
+    if not (molecule and black_box and relaxations <= MOST_NAMED and find_spec("rdkit")):
+        return None
+    from thalweg.found_isomers import found_isomers, used_builder  # needs JAX, which other reports need not wait for
+
+    try:
+        known = used_builder(store)
+    except InputError:  # its file is gone
+        known = None
+    try:
+        return found_isomers(store, known)
+    except Exception:  # whatever RDKit makes of odd structures, the report is written; `thalweg show --isomers` says it
+        return None
 
 
 def _picture(store: Store) -> str:

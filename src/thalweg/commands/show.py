@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import tomllib
 from argparse import Namespace
+from importlib.util import find_spec
 
 from thalweg.commands.summary import summary
 from thalweg.display import energy, table
 from thalweg.errors import InputError
 from thalweg.store import Store
 
+#: How many of the lowest minima are shown unless the user says otherwise.
+MINIMA = 10
+#: The search that builds molecules, by its name in inputs.
+BUILDER = "builder"
+
 
 def show(options: Namespace) -> int:
-    """Print the summary, the lowest minima and the statistics of moves."""
-    if options.minima < 1:
+    """Print the summary, the lowest minima and the statistics of moves; or the isomers."""
+    if options.minima is not None and options.minima < 1:
         raise InputError(f"--minima is {options.minima}; give at least 1")
+    if options.known is not None and not options.isomers:
+        raise InputError("--known says which isomers are not new; give --isomers with it")
     with Store.open(options.folder) as store:
+        if options.isomers:
+            from thalweg.commands import isomers
+
+            print(isomers.text(store, options.known, options.minima))
+            return 0
         print(summary(store))
+        said = built(store)
+        if said:
+            print(said)
         print()
-        print(minima_table(store, options.minima))
+        print(minima_table(store, options.minima or MINIMA))
         moves = store.moves()
         if moves:
             print()
@@ -27,6 +44,15 @@ def show(options: Namespace) -> int:
 
             print(f"\nwrote {report_run.write(store)}")
     return 0
+
+
+def built(store: Store) -> str:
+    """What a builder has built, in one line; empty where no builder made the run, or isomers cannot be told."""
+    if tomllib.loads(store.meta.get("input", "")).get("search", {}).get("kind") != BUILDER or find_spec("rdkit") is None:
+        return ""
+    from thalweg.commands import isomers  # needs JAX, which other runs need not wait for
+
+    return isomers.line(store)
 
 
 def minima_table(store: Store, limit: int) -> str:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from thalweg.report.data import Minimum, Progress, Reference
-from thalweg.report.format import compact, count, duration, esc, log_ticks, number, plural, ticks, times
+from thalweg.report.format import compact, count, duration, esc, log_ticks, number, percent, plural, ticks, times
 
 #: What a run keeps, one and many.
 KIND = ("minimum", "minima")
 WIDTH = 460  # of every chart, in its own units; text is 12 to 13 of them, legible on a phone at 0.8 of its size
 _MOST_STEPS = 150
+#: Energies of episodes: fewer are not drawn; running windows, dots and bars at most.
+_FEW, _WINDOWS, _SPOTS, _BINS = 12, 60, 600, 16
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,107 @@ def hits(minima: Sequence[Minimum], kind: tuple[str, str] = KIND) -> str:
         "".join(parts),
         "hits",
     )
+
+
+def running(energies: np.ndarray, parts: Sequence[float] = (0.1, 0.5, 0.9)) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (k,) of episodes, and quantiles (k, parts) of the energies in windows of a tenth of all around them.
+
+    Energies (episodes,) that are not finite are left out.
+    """
+    known = np.flatnonzero(np.isfinite(energies))
+    half = max(len(known) // 20, 2)
+    middles = np.unique(np.linspace(half, len(known) - 1 - half, _WINDOWS).round().astype(int))
+    windows = [known[m - half : m + half + 1] for m in middles]
+    return known[middles] + 1, np.array([np.quantile(energies[w], parts) for w in windows])
+
+
+def episode_energies(energies: np.ndarray, unit: str) -> str:
+    """Energies above the lowest against the number of the episode, with running quantiles; empty where there are few."""
+    known = np.flatnonzero(np.isfinite(energies))
+    if len(known) < _FEW:
+        return ""
+    above = np.asarray(energies, float) - energies[known].min()
+    highest = _highest(above)
+    bottom, top, left, right = 268.0, 30.0, 70.0, WIDTH - 10.0
+    ax, ay = Axis(0.0, float(len(energies)), left, right), Axis(0.0, highest, bottom, top)
+    shown = known[above[known] <= highest]
+    drawn = shown[np.unique(np.linspace(0, len(shown) - 1, _SPOTS).round().astype(int))].tolist()
+    spots = "".join(f'<circle class="spot" cx="{ax.at(k + 1)}" cy="{ay.at(float(above[k]))}" r="2"/>' for k in drawn)
+    at, lines = running(above)
+    first, last = (number(float(median), 3) for median in (lines[0, 1], lines[-1, 1]))
+    line = lambda k: [f"{ax.at(float(x))} {ay.at(min(float(y), highest))}" for x, y in zip(at, lines[:, k], strict=True)]
+    band = f'<path class="band" d="M{"L".join([*line(0), *line(2)[::-1]])}Z"/>'
+    return _svg(
+        bottom + 42,
+        "Energy against episode",
+        f"The median above the lowest energy goes from {first} to {last} {unit}; "
+        f"{plural(len(known) - len(shown), 'episode')} above {number(highest, 3)} {unit} are not shown.",
+        _y_axis(ay, left, right, f"Energy above the lowest ({unit})")
+        + _x_axis(ax, bottom, top, "Episode")
+        + spots
+        + band
+        + f'<path class="curve" d="M{"L".join(line(1))}"/>',
+        "episodes",
+    )
+
+
+def episode_thirds(energies: np.ndarray, unit: str) -> str:
+    """How energies above the lowest are distributed in the first and the last third of the episodes; empty where few.
+
+    S. A. Meldgaard et al., Mach. Learn.: Sci. Technol. 3, 015008 (2022), doi:10.1088/2632-2153/ac3eb4, judge builders by such.
+    """
+    known = np.flatnonzero(np.isfinite(energies))
+    if len(known) < _FEW:
+        return ""
+    above = np.asarray(energies, float) - energies[known].min()
+    highest, third = _highest(above), len(energies) // 3
+    shares, edges = distributions((above[:third], above[-third:]), highest)
+    bottom, top, left, right = 268.0, 30.0, 70.0, WIDTH - 10.0
+    ax, ay = Axis(0.0, highest, left, right), Axis(0.0, 1.05 * max(float(shares.max()), 0.01), bottom, top)
+    width = (right - left) / shares.shape[1]
+    parts = []
+    for k, (early, late) in enumerate(shares.T.tolist()):
+        x = ax.at(float(edges[k]))
+        said = (
+            f"{number(float(edges[k]), 2)} to {number(float(edges[k + 1]), 2)} {unit}: {percent(early)} of the first third, "
+            f"{percent(late)} of the last"
+        )
+        bar = lambda kind, share, start, x=x: (
+            f'<rect class="{kind}" x="{x + start:.1f}" y="{ay.at(share)}" width="{0.4 * width:.1f}" '
+            f'height="{bottom - ay.at(share):.1f}"/>'
+        )
+        parts.append(
+            f'<g class="hit">{_tip(said)}<rect class="row" x="{x}" y="{top}" width="{width:.1f}" height="{bottom - top}"/>'
+            f"{bar('all', early, 0.1 * width)}{bar('own', late, 0.5 * width)}</g>"
+        )
+    first, last = (number(_median(part), 3) for part in (above[:third], above[-third:]))
+    return _svg(
+        bottom + 42,
+        "Energies of the first and the last third of the episodes",
+        f"Median above the lowest energy: {first} {unit} in the first third, {last} {unit} in the last.",
+        _y_axis(ay, left, right, "Share of the episodes")
+        + _x_axis(ax, bottom, top, f"Energy above the lowest ({unit})")
+        + "".join(parts),
+        "thirds",
+    )
+
+
+def distributions(parts: Sequence[np.ndarray], highest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Shares (parts, bins) of all values of each part that are in bins up to `highest`, and the edges (bins + 1,)."""
+    edges = np.linspace(0.0, highest, _BINS + 1)
+    held = [np.histogram(part[np.isfinite(part)], edges)[0] / max(len(part), 1) for part in parts]
+    return np.stack(held), edges
+
+
+def _median(energies: np.ndarray) -> float:
+    """Median of those that are finite, NaN where none is."""
+    known = energies[np.isfinite(energies)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _highest(above: np.ndarray) -> float:
+    """Up to where energies are drawn: what is above are mishaps that would hide all others."""
+    return max(1.05 * float(np.quantile(above[np.isfinite(above)], 0.95)), 1e-3)
 
 
 def spread(wanted: Sequence[float], step: float, top: float, bottom: float) -> list[float]:

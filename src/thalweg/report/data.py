@@ -73,6 +73,37 @@ class Confidence:
 
 
 @dataclass(frozen=True)
+class Isomer:
+    """One isomer among the structures that a run evaluated."""
+
+    smiles: str
+    energy: float  # the lowest of its structures
+    count: int  # structures that are this isomer
+    evaluations: int  # energy evaluations of the whole run up to the first
+    new: bool  # not among those known before; False where none are known
+
+
+@dataclass(frozen=True)
+class Isomers:
+    """The isomers among the structures that a run evaluated, lowest first; what is known before is of the same formula."""
+
+    formula: str
+    constitutions: tuple[Isomer, ...] = ()
+    stereo: tuple[Isomer, ...] = ()
+    structures: int = 0  # that have an energy
+    broken: int = 0  # of these, in several parts
+    unnamed: int = 0  # of these, no molecule
+    source: str = ""  # of what is known before; empty where nothing is
+    known: Mapping[str, float | None] = field(default_factory=dict)  # energies by SMILES with stereochemistry
+    episodes: np.ndarray = field(default_factory=lambda: np.zeros(0))  # energies of what a builder built, NaN for failures
+
+    @property
+    def again(self) -> int:
+        """How many of those known before were found."""
+        return sum(one.smiles in self.known for one in self.stereo)
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that the report page shows."""
 
@@ -97,6 +128,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)  # thalweg, jax, numpy, python, platform
     relaxed: bool = True  # False where searches spend too few steps on structures to call them minima
     agent_maps: str = ""  # SVG: what an agent expected of every placement as it built (`thalweg.agents.pictures`)
+    isomers: Isomers | None = None  # of free molecules around calculators
     n_distinct: int | None = None  # distinct minima of the whole run, where `minima` holds only the lowest
 
     @property

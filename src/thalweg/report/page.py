@@ -14,6 +14,7 @@ from thalweg.errors import RunFolderError
 from thalweg.report import sections
 from thalweg.report.data import Minimum, ReportData
 from thalweg.report.format import esc, plural, script_json
+from thalweg.report.isomers import isomers
 from thalweg.report.molecule import contact_radii, payload
 
 
@@ -50,6 +51,7 @@ def render(data: ReportData) -> str:
         sections.structure(data, minima),
         sections.progress(data),
         sections.minima_table(data, minima),
+        isomers(data),
         sections.moves(data),
         sections.agent(data),
         sections.confidence(data),

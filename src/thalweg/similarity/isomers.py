@@ -31,11 +31,13 @@ class Isomer(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The lowest structure of an isomer: its energy, its place among those given, and how many were this isomer."""
+    """The lowest structure of an isomer: its energy, its place among those given, how many were this isomer, and the place
+    of the first of them."""
 
     energy: float
     index: int
     count: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,10 @@ def isomers_of(structures: Iterable[Structure], energies: Sequence[float]) -> Is
 def _count(table: dict[str, Found], name: str, energy: float, index: int) -> None:
     before = table.get(name)
     if before is None:
-        table[name] = Found(energy, index, 1)
+        table[name] = Found(energy, index, 1, index)
         return
-    lower = Found(energy, index, 0) if energy < before.energy else before
-    table[name] = lower._replace(count=before.count + 1)
+    energy, index = (energy, index) if energy < before.energy else (before.energy, before.index)
+    table[name] = Found(energy, index, before.count + 1, before.first)
 
 
 def _lowest_first(table: dict[str, Found]) -> dict[str, Found]:
