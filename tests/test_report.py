@@ -22,6 +22,7 @@ from thalweg.errors import RunFolderError
 from thalweg.report import Confidence, Minimum, Move, Progress, Reference, ReportData, render, write_report
 from thalweg.report.cell import wrapped
 from thalweg.report.charts import spread
+from thalweg.report.data import Isomer, Isomers
 from thalweg.report.format import compact, duration, log_ticks, number, percent, script_json, ticks
 from thalweg.report.molecule import bonds, colours, contact_radii, view
 from thalweg.report_run import named
@@ -117,6 +118,9 @@ EDGES = {
     "equal energies": example(minima=(minimum(), minimum()), progress=Progress(*np.ones((5, 4)))),
     "padded": example(minima=(replace(minimum(), numbers=np.array([0] * 12 + [-1])),)),
     "alloy": example(minima=(replace(minimum(), numbers=np.array([47] * 6 + [79] * 7)),), energy_unit="eV", length_unit="Å"),
+    "isomers": example(isomers=Isomers("C2H6O", (Isomer(HOSTILE, -3.0, 2, 7, True),), (Isomer("CCO", -3.0, 2, 7, False),), 9,
+                                       source=HOSTILE, known={"CCO": -2.0}, episodes=np.linspace(0, np.pi, 99))),
+    "isomers never evaluated": example(isomers=Isomers("C2H6O", episodes=np.full(99, np.nan))),
     "hostile": example(
         title=HOSTILE, formula=HOSTILE, model=HOSTILE, command=HOSTILE, resolved_input=HOSTILE, stop_reason=HOSTILE,
         started=HOSTILE, energy_unit=HOSTILE, length_unit=HOSTILE, versions={HOSTILE: HOSTILE},
@@ -176,6 +180,11 @@ def test_structures_that_were_not_relaxed_are_not_called_minima():
     assert "Distinct structures kept" in text(False)
     assert re.search(r"[Mm]inima|Minimum \d", text(True))
     assert not re.search(r"[Mm]inima|Minimum \d", text(False))
+
+
+def test_isomers_are_a_section_of_runs_that_have_some():
+    assert "<h2>Isomers</h2>" in render(EDGES["isomers"])
+    assert [name for name, data in EDGES.items() if "<h2>Isomers</h2>" in render(data)] == ["isomers"]
 
 
 @pytest.mark.parametrize(
