@@ -205,6 +205,21 @@ def test_builders_name_their_isomers(here):
             known_isomers("broken.json")
 
 
+def test_isomers_of_a_formula_are_those_that_rdkit_counts(rdkit, capfd):
+    from rdkit import Chem
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
+    from thalweg.found_isomers import of_formula
+    from thalweg.learning.molecular_graphs import enumerated
+
+    names = enumerated(4, "CO")
+    wanted = {smiles for smiles in names if CalcMolFormula(Chem.MolFromSmiles(smiles)) == "C3H6O"}
+    found = of_formula({**dict.fromkeys(names, 1.0), "no molecule": 0.0, "O=C(C)C": 0.5}, [1] * 6 + [6] * 3 + [8])
+    assert {stereo for _, stereo in found} == wanted >= {"CC(C)=O", "CCC=O", "C=CCO"}
+    assert found["CC(C)=O", "CC(C)=O"] == 0.5
+    assert capfd.readouterr() == ("", "")
+
+
 def episodes(n: int = 40) -> list[Entry]:
     """Ether at energies that fall by 0.01 eV from one to the next; every tenth failed."""
     made = [entry(k, ETHER, -8.0 - 0.01 * k) for k in range(n)]

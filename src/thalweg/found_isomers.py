@@ -135,17 +135,19 @@ def known_of_builder(name: str | Path) -> Known:
 def of_formula(known: Mapping[str, float | None], numbers) -> dict[tuple[str, str], float | None]:
     """Those of the known isomers with these atoms: constitution and SMILES with stereochemistry, as RDKit writes them now."""
     chem = chemistry()
+    from rdkit import rdBase
+
     wanted, ours = Counter(int(z) for z in numbers if z >= 0), {}
-    for smiles, energy in known.items():
-        molecule = _with_hydrogens(chem, smiles, wanted)
-        if molecule is not None:
-            names = tuple(named(molecule))
-            lower = [e for e in (energy, ours.get(names)) if e is not None]
-            ours[names] = min(lower, default=None)
+    with rdBase.BlockLogs():
+        for smiles, energy in known.items():
+            molecule = _of_atoms(chem, smiles, wanted)
+            if molecule is not None:
+                names = tuple(named(molecule))
+                ours[names] = min((e for e in (energy, ours.get(names)) if e is not None), default=None)
     return ours
 
 
-def _with_hydrogens(chem, smiles: str, wanted: Counter):
+def _of_atoms(chem, smiles: str, wanted: Counter):
     """The molecule of a SMILES where its atoms are those wanted, else None. Heavy atoms are counted first: that is quick."""
     options = chem.SmilesParserParams()
     options.sanitize = options.removeHs = False
