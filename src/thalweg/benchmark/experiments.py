@@ -21,6 +21,7 @@ from thalweg.errors import InputError, RunFolderError, suggest
 EXPERIMENTS = {
     "action-functional": "thalweg.benchmark.action_functional:EXPERIMENT",
     "asla": "thalweg.benchmark.asla:EXPERIMENT",
+    "builder": "thalweg.benchmark.builder:EXPERIMENT",
     "deep-surrogates": "thalweg.benchmark.deep_surrogates:EXPERIMENT",
     "learn2hop": "thalweg.benchmark.learn2hop:EXPERIMENT",
     "stridernet": "thalweg.benchmark.stridernet:EXPERIMENT",
