@@ -151,7 +151,7 @@ def test_stereo_isomers_have_rows_of_their_own(rdkit, show):
     assert "2 constitutions (1 new), 3 stereo isomers (2 new) of C3H5F" in said
 
 
-def test_a_run_of_a_builder_is_summed_up_in_a_line(rdkit, show):
+def test_a_run_of_a_builder_is_summed_up_in_a_line(rdkit, show, monkeypatch):
     stored("run", some(), text=TBLITE + BUILT)
     builder("mine.json", {"CCO": -8.75, "COC": -8.0})
     said = show("run")[1]
@@ -160,6 +160,8 @@ def test_a_run_of_a_builder_is_summed_up_in_a_line(rdkit, show):
     Path("mine.json").unlink()
     assert "isomers 2 constitutions, 2 stereo isomers (--isomers lists them)" in show("run")[1]
     assert "known not told: there is no builder mine.json" in show("run", "--isomers")[1]
+    monkeypatch.setattr("thalweg.commands.show.NAMED", 3)
+    assert "isomers of 7 structures: --isomers names them" in show("run")[1]
     stored("walk", some())
     assert "isomers" not in show("walk")[1]
 

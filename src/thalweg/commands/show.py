@@ -7,7 +7,7 @@ from argparse import Namespace
 from importlib.util import find_spec
 
 from thalweg.commands.summary import summary
-from thalweg.display import energy, table
+from thalweg.display import energy, paragraph, table
 from thalweg.errors import InputError
 from thalweg.store import Store
 
@@ -15,6 +15,8 @@ from thalweg.store import Store
 MINIMA = 10
 #: The search that builds molecules, by its name in inputs.
 BUILDER = "builder"
+#: How many of its structures are named without being asked for: a thousand a second.
+NAMED = 5000
 
 
 def show(options: Namespace) -> int:
@@ -50,6 +52,9 @@ def built(store: Store) -> str:
     """What a builder has built, in one line; empty where no builder made the run, or isomers cannot be told."""
     if tomllib.loads(store.meta.get("input", "")).get("search", {}).get("kind") != BUILDER or find_spec("rdkit") is None:
         return ""
+    structures = int((store.progress() or [{}])[-1].get("relaxations") or 0)
+    if structures > NAMED:
+        return paragraph("isomers", f"of {structures:,} structures: --isomers names them, which takes a while")
     from thalweg.commands import isomers  # needs JAX, which other runs need not wait for
 
     return isomers.line(store)
