@@ -8,6 +8,7 @@ from pathlib import Path
 
 from thalweg.benchmark.action_functional import WHAT
 from thalweg.benchmark.asla import CONTROLLED, CONVOLUTIONS, LOOKING, MOLECULES, REBUILDING, REPRESENTATIONS
+from thalweg.benchmark.builder import METHODS as BUILDERS
 from thalweg.benchmark.deep_surrogates import METHODS as NETWORKS
 from thalweg.benchmark.experiments import Experiment, Table, experiment
 from thalweg.benchmark.learn2hop_methods import METHODS
@@ -137,6 +138,41 @@ with both cores in use: upper bounds.
 {notes}"""
 
 
+BUILDER = """# Results of builders of molecules
+
+Written by `python benchmarks/learned_tables.py` from `benchmarks/results/builder/`, which hold for every restart its seed and
+what it had found after so many evaluations and so many CPU seconds. The command that runs them is
+
+```bash
+thalweg reproduce builder --json builder.json
+thalweg reproduce builder --quick
+thalweg reproduce builder --weights builder=my-builder.json --table stoichiometries --systems C5H8O --count 5
+```
+
+All methods look for isomers of a stoichiometry, of which they know nothing but the atoms, in the energy of GFN1-xTB (tblite),
+with one walker. A restart is kept as soon as it is done, and the same command does not run it again. Every evaluation counts,
+those of every relaxation of basin hopping too; an episode of a builder takes one, and another where that was the lowest so
+far.
+
+*Known* are the isomers that the [builder](builders.md) was trained or tested on: all that written rules allow with so many
+heavy atoms. No method is told which they are, but a builder has seen most of them. *Found again* are known ones, with their
+stereochemistry, among the structures as they were evaluated, the last point of each; *by all restarts*, by any of them.
+*Constitutions* are isomers in one part without stereochemistry, and *novel* those of them that are not known: what the rules
+leave out, radicals and charges among them, and many would relax to something else. *One molecule* is the share of proposals
+in one part that have a name. After the end the three lowest structures of different constitution are relaxed; the energy
+*above the lowest known* is the lowest of these that are one molecule still, or of all before.
+
+Means are over restarts, with the least and the most of them in brackets. CPU seconds hold everything but naming, compilation
+too, on a two-core virtual machine (AMD EPYC) with both cores in use: upper bounds. There was no GPU. Methods that do not
+build go on after their evaluations, for counts at equal CPU seconds. Sums are over the stoichiometries that all methods were
+run on.
+
+{methods}
+
+{tables}
+{notes}"""
+
+
 def methods_of(name: str) -> dict[str, str]:
     """What the methods of an experiment are."""
     if name == "learn2hop":
@@ -148,6 +184,8 @@ def methods_of(name: str) -> dict[str, str]:
         return {k: f"`{json.dumps(own)}`" for k, own in NETWORKS.items() if own}
     if name == "action-functional":
         return WHAT
+    if name == "builder":
+        return {k: f"`{json.dumps(search)}`" for k, search in BUILDERS.items()}
     return {k: v.what for k, v in (OPPONENTS | learned({})).items()}
 
 
@@ -195,3 +233,4 @@ if __name__ == "__main__":
     page("asla", "asla", ASLA)
     page("deep-surrogates", "deep-surrogates", DEEP_SURROGATES)
     page("action-functional", "action-functional", ACTION_FUNCTIONAL)
+    page("builder", "builder", BUILDER)

@@ -14,8 +14,8 @@ import numpy as np
 from thalweg.agents.builder_files import SHIPPED, known_isomers
 from thalweg.benchmark.asla_systems import XTB
 from thalweg.config import Resolved, resolve
-from thalweg.errors import InputError
 from thalweg.formula import parse_formula
+from thalweg.found_isomers import of_formula
 from thalweg.host import HostSession
 from thalweg.journal import Entry
 from thalweg.objective.base import Task
@@ -23,7 +23,7 @@ from thalweg.objective.evaluate import Evaluate
 from thalweg.relax.base import FAILED
 from thalweg.run import open_session
 from thalweg.settings import Stop
-from thalweg.similarity.isomers import Isomer, chemistry, named, smiles_of
+from thalweg.similarity.isomers import Isomer, smiles_of
 from thalweg.structure import Structure
 
 #: Evaluations, and CPU seconds, at which a restart says what it has found so far; its own budget is one more.
@@ -56,22 +56,10 @@ class Known:
 @lru_cache(maxsize=64)
 def known_of(builder: str | None, formula: str) -> Known:
     """What the builder in a file, or the one that ships, knows of a formula; nothing where none ships."""
-    names = _by_composition(builder).get(atoms_of(formula), {})
-    read = {name: named(chemistry().MolFromSmiles(name)) for name in names}  # as this version of RDKit writes them
-    return Known({read[k].stereo: e for k, e in names.items()}, frozenset(one.constitution for one in read.values()))
-
-
-@lru_cache(maxsize=4)
-def _by_composition(builder: str | None) -> dict[tuple[int, ...], dict[str, float]]:
-    chem = chemistry()
-    made: dict[tuple[int, ...], dict[str, float]] = {}
-    for name, energy in (known_isomers(builder) if builder or SHIPPED.is_file() else {}).items():
-        molecule = chem.MolFromSmiles(name)
-        if molecule is None:
-            raise InputError(f'"{name}" among the isomers of {builder or SHIPPED} is no SMILES; train the builder again')
-        atoms = tuple(sorted(a.GetAtomicNum() for a in chem.AddHs(molecule).GetAtoms()))
-        made.setdefault(atoms, {})[name] = energy
-    return made
+    every = known_isomers(builder) if builder or SHIPPED.is_file() else {}
+    ours = of_formula(every, atoms_of(formula))
+    energies = {stereo: energy for (_, stereo), energy in ours.items() if energy is not None}
+    return Known(energies, frozenset(constitution for constitution, _ in ours))
 
 
 def atoms_of(formula: str) -> tuple[int, ...]:
