@@ -110,20 +110,20 @@ def test_sections_of_hand_made_restarts():
         row("CH4", "imitation", 0, [], 2, -100.0, known=0),
     ]  # fmt: skip
     ether, propane, methane, together, marks, clock = sections(rows)
-    assert ether.lines[0][:6] == ("imitation", "2", "3 [2, 4] of 10", "5", "4 [4, 4]", "1 [0, 2]")
+    assert ether.lines[0][:6] == ("imitation", "2", "3.0 [2, 4] of 10", "5", "4.0 [4, 4]", "1.0 [0, 2]")
     assert ether.lines[0][6:8] == ("-0.050 [-0.100, +0.000]", "50%")
     assert "the lowest novel constitution is C=C, +1.00 eV from the lowest known, as it was evaluated" in ether.notes
-    assert propane.lines[1][2] == "2 [2, 2] of 10"
+    assert propane.lines[1][2] == "2.0 [2, 2] of 10"
     assert methane.lines[0][2] == "-"
     assert together.title == "together: C2H6O, C3H8"
-    assert together.lines[0][1:6] == ("2", "4 [3, 5]", "20", "7", "6 [6, 6]")
+    assert together.lines[0][1:6] == ("2", "4.0 [3, 5]", "20", "7", "6.0 [6, 6]")
     assert together.lines[0][8] == "1 of 4"
-    assert together.lines[1][2] == "6 [5, 7]"
+    assert together.lines[1][2] == "6.0 [5, 7]"
     assert any(
         note.startswith("known isomers, reinforced against imitation: +50.0%; more in 4, fewer in 0") for note in together.notes
     )
     assert marks.head[1:] == ("25", "50")
-    assert marks.lines[1][1:] == ("2 [2, 3]", "6 [5, 7]")
+    assert marks.lines[1][1:] == ("2.5 [2, 3]", "6.0 [5, 7]")
     assert clock.head[1:] == ("5",)
     for section in (ether, propane, methane, together, marks, clock):
         assert all(len(line) == len(section.head) for line in section.lines)

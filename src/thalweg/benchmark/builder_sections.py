@@ -11,6 +11,8 @@ import numpy as np
 from thalweg.benchmark.builder_restarts import atoms_of
 from thalweg.benchmark.experiments import Section
 
+#: How counts are written, and seconds.
+COUNT = ".0f"
 #: Methods whose difference is tested: the second against the first.
 TESTED = ("imitation", "reinforced")
 PUBLISHED = (
@@ -66,8 +68,10 @@ def spread(values: Sequence[float | None], form: str) -> str:
     there = [v for v in values if v is not None]
     if not there:
         return "-"
-    mean, low, high = (f"{v:{form}}" for v in (np.mean(there), min(there), max(there)))
-    return mean if len(there) == 1 else f"{mean} [{low}, {high}]"
+    if len(there) == 1:
+        return f"{there[0]:{form}}"
+    # A mean of counts is none.
+    return f"{np.mean(there):{'.1f' if form == COUNT else form}} [{min(there):{form}}, {max(there):{form}}]"
 
 
 def _of_system(system: str, methods: Mapping[str, list[Mapping]]) -> Section:
@@ -83,7 +87,7 @@ def _of_system(system: str, methods: Mapping[str, list[Mapping]]) -> Section:
         notes.append("energies are above the lowest that any of these restarts found")
     notes += _novel(rows, level) if known else []
     extra = [row["ends_evaluations"] for row in rows]
-    notes.append(f"relaxing the lowest structures after the end took {spread(extra, '.0f')} evaluations more")
+    notes.append(f"relaxing the lowest structures after the end took {spread(extra, COUNT)} evaluations more")
     what = f"{known} known isomers" if known else "no isomer is known"
     return Section(f"{system}: {what}; {first['evaluations']:,} evaluations", HEAD, tuple(lines), tuple(notes))
 
@@ -100,11 +104,11 @@ def _line(system: str, method: str, own: Sequence[Mapping], level: float | None,
     ends, known = [end(row) for row in own], own[0]["known"]
     timed = [] if clock is None else [at(row, clock, "clock")["again" if known else "isomers"] for row in own]
     whole = sum(e["molecules"] for e in ends) / max(sum(e["proposals"] for e in ends), 1)
-    of = lambda key: spread([each[key] for each in ends], ".0f")
+    of = lambda key: spread([each[key] for each in ends], COUNT)
     return (
         method, str(len(own)), f"{of('again')} of {known}" if known else "-",
         str(len(_again(own))) if known else "-", of("constitutions"), of("novel"), spread(_above(system, own, level), "+.3f"),
-        f"{whole:.0%}", str(sum(e["failed"] for e in ends)), of("cpu_seconds"), spread(timed, ".0f"),
+        f"{whole:.0%}", str(sum(e["failed"] for e in ends)), of("cpu_seconds"), spread(timed, COUNT),
     )  # fmt: skip
 
 
@@ -165,7 +169,7 @@ def _together(known: Mapping[str, Mapping[str, list[Mapping]]]) -> list[Section]
     for of, what in (("marks", "evaluations"), ("clock", "CPU seconds")):
         marks = common([row for one in methods for row in one.rows.values()], of)
         if marks:
-            cost = lambda one, mark, of=of: spread(one.sums("again", mark, of), ".0f")
+            cost = lambda one, mark, of=of: spread(one.sums("again", mark, of), COUNT)
             rows = tuple((one.name, *(cost(one, mark) for mark in marks)) for one in methods)
             made.append(Section(f"found again, by {what} of a restart", ("method", *map(str, marks)), rows))
     return made
@@ -173,7 +177,7 @@ def _together(known: Mapping[str, Mapping[str, list[Mapping]]]) -> list[Section]
 
 def _sums(one: Method, total: int) -> tuple[str, ...]:
     above = [one.above(seed) for seed in one.seeds]
-    of = lambda key: spread(one.sums(key), ".0f")
+    of = lambda key: spread(one.sums(key), COUNT)
     union = sum(len(_again([one.rows[s, seed] for seed in one.seeds])) for s in one.systems)
     return (
         one.name, str(len(one.seeds)), of("again"), str(total), str(union), of("isomers"), of("novel"),
