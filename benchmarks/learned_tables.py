@@ -157,10 +157,10 @@ far.
 *Known* are the isomers that the [builder](builders.md) was trained or tested on: all that written rules allow with so many
 heavy atoms. No method is told which they are, but a builder has seen most of them. *Found again* are known ones, with their
 stereochemistry, among the structures as they were evaluated, the last point of each; *by all restarts*, by any of them.
-*Constitutions* are isomers in one part without stereochemistry, and *novel* those of them that are not known: what the rules
-leave out, radicals and charges among them, and many would relax to something else. *One molecule* is the share of proposals
-in one part that have a name. After the end the three lowest structures of different constitution are relaxed; the energy
-*above the lowest known* is the lowest of these that are one molecule still, or of all before.
+*Constitutions* are isomers in one part without stereochemistry, and *novel* those of them that are not known and have neither
+charges nor radicals: what the rules leave out, and some would relax to something else. *One molecule* is the share of
+proposals in one part that have a name. After the end the three lowest structures of different constitution are relaxed; the
+energy *above the lowest known* is the lowest of these that are one molecule still, or of all before.
 
 Means are over restarts, with the least and the most of them in brackets. CPU seconds hold everything but naming, compilation
 too, on a two-core virtual machine (AMD EPYC) with both cores in use: upper bounds. There was no GPU. Methods that do not

@@ -12,6 +12,7 @@ from thalweg.benchmark.experiments import Options, Skipped, chosen
 from thalweg.errors import InputError
 from thalweg.journal import Entry, packed
 from thalweg.networks.builder import BuilderNetwork
+from thalweg.similarity.isomers import Isomer
 
 pytest.importorskip("rdkit", reason="rdkit is not installed")
 
@@ -79,6 +80,14 @@ def test_isomers_are_counted_at_marks():
     assert tally.found["CCO"].energy == -1.8
     assert watch.kept is not None
     assert watch.kept.anything == -3.0  # as it was when the budget was spent
+
+
+def test_novel_are_closed_shells():
+    """What the rules leave out is novel where it is a molecule; ylides and radicals are not."""
+    tally = Tally(Known({"CCO": -2.0}, frozenset({"CCO"})))
+    for name in ("CCO", "COC", "C[CH-][OH2+]", "[CH2]C[O]"):
+        tally.add(1, -1.0, Isomer(name, name), np.zeros((9, 3)))
+    assert (len(tally.found), list(tally.novel)) == (4, ["COC"])
 
 
 def mark(evaluations: int, seconds: float, again: int, isomers: int, lowest: float) -> dict:

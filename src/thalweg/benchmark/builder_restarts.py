@@ -23,7 +23,7 @@ from thalweg.objective.evaluate import Evaluate
 from thalweg.relax.base import FAILED
 from thalweg.run import open_session
 from thalweg.settings import Stop
-from thalweg.similarity.isomers import Isomer, smiles_of
+from thalweg.similarity.isomers import Isomer, chemistry, smiles_of
 from thalweg.structure import Structure
 
 #: Evaluations, and CPU seconds, at which a restart says what it has found so far; its own budget is one more.
@@ -65,6 +65,13 @@ def known_of(builder: str | None, formula: str) -> Known:
 def atoms_of(formula: str) -> tuple[int, ...]:
     """Atomic numbers of a formula, ascending."""
     return tuple(int(z) for z in parse_formula(formula)[1])
+
+
+@lru_cache(maxsize=100_000)
+def closed(smiles: str) -> bool:
+    """Whether a molecule has neither charges nor radicals; a nitro group is drawn with charges."""
+    molecule = chemistry().MolFromSmiles(smiles)
+    return molecule is not None and not any(a.GetFormalCharge() or a.GetNumRadicalElectrons() for a in molecule.GetAtoms())
 
 
 class Lowest(NamedTuple):
@@ -112,8 +119,8 @@ class Tally:
 
     @property
     def novel(self) -> dict[str, float]:
-        """Constitutions that are not known, with their lowest energies, lowest first."""
-        new = {k: one.energy for k, one in self.found.items() if k not in self.known.constitutions}
+        """Constitutions that are not known, of closed shells, with their lowest energies, lowest first."""
+        new = {k: one.energy for k, one in self.found.items() if k not in self.known.constitutions and closed(k)}
         return dict(sorted(new.items(), key=lambda each: each[1]))
 
     def copied(self) -> Tally:
