@@ -13,7 +13,7 @@ from thalweg.agents.agent import Agent
 from thalweg.agents.building import Site
 from thalweg.agents.images import Gaussian
 from thalweg.agents.policy import EpsilonGreedy, Greedy, Uniform
-from thalweg.agents.replay import Replay
+from thalweg.agents.replay import Replay, histories
 from thalweg.agents.symmetry import operations
 from thalweg.agents.tree_search import TreeSearch
 from thalweg.config import resolve
@@ -91,7 +91,7 @@ def test_the_value_of_a_placement_is_its_best_outcome():
     replay, kinds, seen = Replay.empty(3, capacity=4), np.array([0, 0, 1]), []
     for _ in range(60):
         places, order, energy = rng.integers(3, size=3), rng.permutation(3), float(rng.normal())
-        replay = replay.with_episode(places.astype(np.int32), places, order.astype(np.int32), kinds, energy)
+        replay = replay.with_episode(places.astype(np.int32), order.astype(np.int32), histories(places, order, kinds), energy)
         counts = [tuple(sorted((int(kinds[a]), int(places[a])) for a in range(3) if order[a] <= t)) for t in range(3)]
         seen.append((counts, order, energy))
     for row, (counts, order, _) in enumerate(seen):
@@ -99,8 +99,8 @@ def test_the_value_of_a_placement_is_its_best_outcome():
             mine = counts[order[slot]]
             best = min(e for others, _, e in seen if mine in others)
             assert replay.best[row, slot] == pytest.approx(best)
-    assert replay.knows(np.asarray(replay.voxels[5]), replay.order[5], kinds)
-    assert not replay.knows(np.array([7, 8, 9]), np.arange(3), kinds)
+    assert replay.knows(histories(np.asarray(replay.where[5]), replay.order[5], kinds)[np.argmax(replay.order[5])])
+    assert not replay.knows(histories(np.array([7, 8, 9]), np.arange(3), kinds)[2])
 
 
 def test_rewards_are_linear_between_their_ends():
@@ -127,7 +127,9 @@ def episodes(site, count=12):
         x, order = np.asarray(build.positions)[k], np.asarray(build.order)[k]
         seat = building.seated(site, x, order)
         if seat.fine:
-            replay = replay.with_episode(seat.voxels, seat.marks, order, kinds, float(((x - x.mean(0)) ** 2).sum()))
+            replay = replay.with_episode(
+                seat.voxels, order, histories(seat.marks, order, kinds), float(((x - x.mean(0)) ** 2).sum())
+            )
     return replay
 
 
@@ -138,7 +140,7 @@ def test_turned_pairs_keep_all_distances(site, resolved):
     assert plain.positions.shape[0] == 5 * site.n_placed
     put = np.asarray(site.grid.position(plain.voxel)) + plain.offset
     rows = replay.drawn(np.random.default_rng(0))
-    home = np.asarray(site.grid.position(np.repeat(replay.voxels[rows], 5, 0)))
+    home = np.asarray(site.grid.position(np.repeat(replay.where[rows], 5, 0)))
     for k in range(0, len(put), 7):
         step = plain.there[k].sum()
         slot = int(np.argmax(replay.order[rows[k // 5]] == step))

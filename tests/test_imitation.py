@@ -106,7 +106,7 @@ def test_an_epoch_is_every_molecule_in_few_sizes_and_follows_from_the_seed():
     differ = [not np.array_equal(a.kinds, b.kinds) for (_, a), (_, b) in zip(one, batches(later, some, settings), strict=True)]
     assert any(differ)
     # Energies are compared without the references of the species.
-    labelled = Labelled.of(start.network, some)
+    labelled = Labelled.of(start.network, some.positions, some.kinds, some.energies, some.forces)
     counts = np.stack([(some.kinds == k).sum(1) for k in range(NONE)], 1)
     np.testing.assert_allclose(labelled.energies + counts @ start.network.reference, some.energies, atol=1e-5)
 

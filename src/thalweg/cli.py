@@ -193,7 +193,7 @@ def _method(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--method", metavar="NAME", help="a name of `thalweg list searches` (default: basin-hopping; gofee around a calculator)"
     )
-    p.add_argument("--agent", metavar="FILE", help="go on with what an agent has learned (method asla): agent.json of a run")
+    p.add_argument("--agent", metavar="FILE", help="go on with agent.json (method asla) or builder.json (builder) of a run")
     p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same search (default: 0)")
     p.add_argument("--walkers", metavar="N", help="walkers side by side (default: 64; 1 around a calculator)")
     p.add_argument(

@@ -116,6 +116,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gofee": "thalweg.search.gofee:Gofee",
         "surrogate-hopping": "thalweg.search.surrogate_hopping:SurrogateHopping",
         "asla": "thalweg.search.asla:Asla",
+        "builder": "thalweg.search.builder:Builder",
         "evolutionary": "thalweg.search.evolutionary:Evolutionary",
         "minima-hopping": "thalweg.search.minima_hopping:MinimaHopping",
         "particle-swarm": "thalweg.search.particle_swarm:ParticleSwarm",
@@ -149,6 +150,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "policy": {
         "epsilon-greedy": "thalweg.agents.policy:EpsilonGreedy",
         "greedy": "thalweg.agents.policy:Greedy",
+        "softmax": "thalweg.agents.policy:Softmax",
         "uniform": "thalweg.agents.policy:Uniform",
     },
     "tree": {

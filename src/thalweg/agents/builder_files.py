@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from thalweg.agents.files import MARK, document, packed, said, unpacked
+from thalweg.agents.files import document, packed, read, said, unpacked
 from thalweg.errors import InputError
 from thalweg.networks.builder import BuilderNetwork
 from thalweg.networks.weights import filled, named, symbols
@@ -49,9 +49,12 @@ def save_builder(path: str | Path, network: BuilderNetwork, about: Mapping) -> N
         ) from None
 
 
-def load_builder(path: str | Path) -> tuple[BuilderNetwork, dict]:
-    """The network of a file, and the rest of what the file holds. Raises `InputError` for what is no builder."""
-    held = _document(Path(path))
+def load_builder(name: str | Path | None = None) -> tuple[BuilderNetwork, dict]:
+    """The network of a file, and the rest of what the file holds; that which ships unless one is named.
+
+    Raises `InputError` for what is no builder.
+    """
+    path, held = _document(name)
     try:
         sizes = {k: type(v)(v) for k, v in held["sizes"].items()}
         species = tuple(int(z) for z in held["species"])
@@ -71,8 +74,8 @@ def known_isomers(path: str | Path | None = None) -> dict[str, float]:
 
     None is the builder that ships. Files that are older name none. Raises `InputError` for what is no builder.
     """
-    path = Path(str(path or SHIPPED).partition(MARK)[0])
-    about = _document(path).get("about")
+    path, held = _document(path)
+    about = held.get("about")
     known = about.get("isomers", {}) if isinstance(about, dict) else {}
     try:
         return {str(name): float(value) for name, value in known.items()}
@@ -105,17 +108,10 @@ def sizes_of(network: BuilderNetwork) -> dict[str, int | float | bool]:
     }
 
 
-def _document(path: Path) -> dict:
-    hint = "`thalweg train` writes one"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"there is no builder {path}; {hint}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no builder file; {hint}") from None
-    except OSError as error:
-        raise InputError(f"the builder {path} cannot be read: {error.strerror or error}") from None
-    return document(path, text, "builder", SCHEMA, hint)
+def _document(name: str | Path | None) -> tuple[Path, dict]:
+    """Path and document of a file; of the builder that ships where there is no name."""
+    where, text = read(str(name or SHIPPED), "builder")
+    return where, document(where, text, "builder", SCHEMA)
 
 
 __all__ = ["SCHEMA", "SHIPPED", "builder_text", "check_builder", "known_isomers", "load_builder", "save_builder", "sizes_of"]

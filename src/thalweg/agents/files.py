@@ -29,6 +29,8 @@ SCHEMA = 1
 SPACING_TOLERANCE = 0.02
 #: Between the path of a file and the digest of what was in it when an input named it.
 MARK = "@sha256:"
+#: Where files of each kind come from.
+HINTS = {"agent": "agent.json in the folder of a run is one", "builder": "`thalweg train` writes one"}
 
 
 def agent_text(agent: Agent, spacing: float, dimensions: int, about: Mapping) -> str:
@@ -63,8 +65,8 @@ def load_agent(path: str | Path, kinds: tuple[type[Representation], ...] = ()) -
 
     `kinds` are classes of representations besides those of the package. Raises `InputError` for what is no agent.
     """
-    where, text = _read(str(path))
-    held = _document(where, text)
+    where, text = read(str(path), "agent")
+    held = document(where, text, "agent", SCHEMA)
     try:
         arrays = {k: unpacked(a) for k, a in held["arrays"].items()}
         net = held["network"]
@@ -108,16 +110,16 @@ def check_agent(held: Mapping, species, dimensions: int, spacing: float) -> None
         )
 
 
-def pinned(name: str) -> str:
-    """The absolute path of an agent file with the digest of its content: an input that says so means this one agent.
+def pinned(name: str, kind: str = "agent") -> str:
+    """The absolute path of a file of this kind with the digest of its content: an input that says so means this one.
 
-    One that is pinned already, or empty, stays. Raises `InputError` where there is no such file, where it is no agent, or
-    where it was changed.
+    One that is pinned already, or empty, stays. Raises `InputError` where there is no such file, where it is none of this
+    kind, or where it was changed.
     """
     if not name:
         return name
-    where, text = _read(name)
-    _document(where, text)
+    where, text = read(name, kind)
+    document(where, text, kind, SCHEMA)
     return name if MARK in name else f"{where.resolve()}{MARK}{_digest(text)}"
 
 
@@ -125,40 +127,48 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read(name: str) -> tuple[Path, str]:
-    """Path and text of a file, pinned or not."""
+def read(name: str, kind: str) -> tuple[Path, str]:
+    """Path and text of a file of this kind, pinned or not. Raises `InputError` where there is none."""
     path, _, digest = name.partition(MARK)
     where = Path(path)
     try:
         text = where.read_text(encoding="utf-8")
     except FileNotFoundError:
-        back = "put it back where it was" if digest else "agent.json in the folder of a run is one"
-        raise InputError(f"there is no agent {where}; {back}") from None
+        raise InputError(f"there is no {kind} {where}; {'put it back where it was' if digest else HINTS[kind]}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{where} is no agent file; agent.json in the folder of a run is one") from None
+        raise InputError(f"{where} is no {kind} file; {HINTS[kind]}") from None
     except OSError as error:
-        raise InputError(f"the agent {where} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"the {kind} {where} cannot be read: {error.strerror or error}") from None
     if digest and digest != _digest(text):
         raise InputError(
-            f"the agent {where} was changed since the input named it (its digest is {_digest(text)}, not {digest}); bring the "
+            f"the {kind} {where} was changed since the input named it (its digest is {_digest(text)}, not {digest}); bring the "
             f"old one back, or begin a new run with --agent {where}"
         )
     return where, text
 
 
-def _document(where: Path, text: str) -> dict:
-    return document(where, text, "agent", SCHEMA, "agent.json in the folder of a run is one")
+def kind_of(name: str) -> str:
+    """What kind of agent a file holds: "agent" of voxels, or "builder" of molecules. Raises `InputError` for neither."""
+    where, text = read(name, "agent")
+    try:
+        held = json.loads(text)
+    except ValueError:
+        held = None
+    kind = next((k for k in HINTS if isinstance(held, dict) and f"thalweg-{k}" in held), None)
+    if kind is None:
+        raise InputError(f"{where} is no agent file; {HINTS['agent']}")
+    return kind
 
 
-def document(where: Path, text: str, kind: str, schema: int, hint: str) -> dict:
-    """The document of a file of this kind and version; the `hint` says where such files come from. Raises `InputError`."""
+def document(where: Path, text: str, kind: str, schema: int) -> dict:
+    """The document of a file of this kind and version. Raises `InputError`."""
     try:
         held = json.loads(text)
     except ValueError:
         held = None
     mark = f"thalweg-{kind}"
     if not isinstance(held, dict) or mark not in held:
-        raise InputError(f"{where} is no {kind} file; {hint}")
+        raise InputError(f"{where} is no {kind} file; {HINTS[kind]}")
     if held[mark] != schema:
         raise InputError(
             f"{where} has version {held[mark]} of the format of {kind}s and this thalweg reads {schema}; use the version that "

@@ -51,6 +51,15 @@ class EpsilonGreedy(Policy):
         return jnp.where(u < self.epsilon, other, best[0])
 
 
+class Softmax(Policy):
+    """A placement drawn with a probability that grows by e with every `temperature` of its value."""
+
+    temperature: float = 0.1
+
+    def __call__(self, key, values, allowed):
+        return jnp.argmax(jnp.where(allowed, values / self.temperature + jr.gumbel(key, values.shape, values.dtype), -jnp.inf))
+
+
 class Uniform(Policy):
     """Any allowed placement with the same chance: the control that knows nothing."""
 

@@ -48,7 +48,7 @@ def batch_of(
     slot = np.argmax(order == steps[:, None], 1)
     held = ~np.asarray(site.system.searched) & np.asarray(site.system.mask)
     there = held | ((order >= 0) & (order < steps[:, None]))
-    x = np.asarray(site.grid.position(np.maximum(replay.voxels[rows], 0)), float)
+    x = np.asarray(site.grid.position(np.maximum(replay.where[rows], 0)), float)
     if site.system.positions is not None:
         x = np.where(held[:, None], np.asarray(site.system.positions, float), x)
     pick = np.arange(len(rows))

@@ -14,6 +14,8 @@ from thalweg.references import best_known
 
 #: 1 eV/Å^3 in GPa (CODATA 2018: the elementary charge is exact).
 GPA = 160.2176634
+#: What builders have learned from, which is what they search on unless an input says otherwise.
+LEARNED_FROM = {"kind": "calculator", "calculator": "tblite", "arguments": {"method": "GFN1-xTB"}}
 
 
 def tables_of(options: Namespace, toml_only: bool = False) -> dict:
@@ -25,6 +27,8 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
         if kind is not None and tables.get(section, {}).get("kind") != kind:
             tables[section] = {"kind": kind}  # keys of another kind would mean nothing here
     enter_periodic(tables, options)
+    if tables.get("search", {}).get("kind") == "builder" and not tables.get("potential"):
+        tables["potential"] = dict(LEARNED_FROM)
     for key in ("seed", "walkers"):
         if getattr(options, key) is not None:
             tables.setdefault("run", {})[key] = value(getattr(options, key))
@@ -35,7 +39,11 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
         tables.setdefault("system", {})["seeds"] = seeds_file(options.seeds)
         tables.get("search", {}).pop("starts", None)  # of the file, which the option goes before
     if getattr(options, "agent", None) is not None:
-        tables["search"] = {"kind": "asla", **tables.get("search", {}), "agent": options.agent}
+        from thalweg.agents.files import kind_of
+
+        kind = kind_of(options.agent)
+        usual = {"agent": "asla", "builder": "builder"}[kind]
+        tables["search"] = {"kind": usual, **tables.get("search", {}), kind: options.agent}
     assign(tables, options.set, SECTIONS)
     pin_agent(tables)
     limits = limits_of(options)
@@ -94,10 +102,11 @@ def enter_periodic(tables: dict, options: Namespace) -> None:
 def pin_agent(tables: dict) -> None:
     """Name the agent that a search begins with by its content too, so that the run's input means this one for ever."""
     search = tables.get("search", {})
-    if isinstance(search, dict) and isinstance(search.get("agent"), str):
-        from thalweg.agents.files import pinned
+    for kind in ("agent", "builder"):
+        if isinstance(search, dict) and isinstance(search.get(kind), str):
+            from thalweg.agents.files import pinned
 
-        search["agent"] = pinned(search["agent"])
+            search[kind] = pinned(search[kind], kind)
 
 
 def pressure(text: str) -> float:

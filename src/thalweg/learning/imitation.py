@@ -18,14 +18,21 @@ import optax
 from thalweg.errors import InputError
 from thalweg.learning.imitation_states import MASKED, Molecules, States, samples
 from thalweg.networks.builder import BuilderNetwork
+from thalweg.networks.builder_losses import (
+    ENERGY_KNEE,
+    FORCE_KNEE,
+    Labelled,
+    energy_loss,
+    force_loss,
+    huber,
+    residual_energies_and_slopes,
+)
 from thalweg.networks.progress import Progress
 
 #: Molecules and states that are validated at a time.
 BLOCK = 64
 #: Seed of the states of the validation: the same in every epoch and every training.
 HELD = 4621
-#: Errors (eV per atom, eV/Å) up to which the loss is one of squares.
-ENERGY_KNEE, FORCE_KNEE = 0.01, 0.1
 
 
 @dataclass(frozen=True)
@@ -55,22 +62,6 @@ class Settings:
                 raise InputError(f"{key} is {getattr(self, key)}; it must be at least 1")
         if not self.rate > 0 or min(self.energy_weight, self.force_weight, self.jitter) < 0:
             raise InputError("rate must be positive, energy_weight, force_weight and jitter at least 0")
-
-
-class Labelled(NamedTuple):
-    """Molecules as a step reads them: `energies` (batch,) eV are those above the references of a network, in float32."""
-
-    positions: np.ndarray
-    kinds: np.ndarray
-    energies: np.ndarray
-    forces: np.ndarray
-
-    @classmethod
-    def of(cls, network: BuilderNetwork, molecules: Molecules) -> Labelled:
-        """The difference is taken in float64: total energies have few digits left in float32."""
-        counts = np.stack([(molecules.kinds == k).sum(-1) for k in range(len(network.species))], -1)
-        left = molecules.energies - counts @ np.asarray(network.reference, np.float64)
-        return cls(molecules.positions, molecules.kinds, left.astype(np.float32), molecules.forces)
 
 
 class Losses(NamedTuple):
@@ -157,21 +148,17 @@ def batches(progress: Progress, train: Molecules, settings: Settings) -> Iterato
     for k in rng.permutation(len(parts)):
         end, rows = parts[k]
         states = samples(rng, pools[end], size, settings.hydrogens_last, settings.jitter)
-        yield Labelled.of(progress.network, train.taken(rows, end)), states
+        yield _labelled(progress.network, train.taken(rows, end)), states
 
 
 def losses_of(network: BuilderNetwork, labelled: Labelled, states: States) -> Losses:
     """Losses of energies per atom (eV), of components of forces (eV/Å) and of actions (nats per place)."""
-    x, kinds = labelled.positions, labelled.kinds
-    energies, back = jax.vjp(lambda x: network.residuals(x, kinds), x)
-    (slope,) = back(jnp.ones_like(energies))
-    there = kinds >= 0
-    of_energy = _huber((energies - labelled.energies) / there.sum(1), ENERGY_KNEE).mean()
-    of_force = jnp.where(there[..., None], _huber(slope + labelled.forces, FORCE_KNEE), 0).sum() / (3 * there.sum())
+    energies, slopes = residual_energies_and_slopes(network, labelled)
     logits = _logits(network, states)
     right = jnp.take_along_axis(logits, jnp.maximum(states.label, 0)[..., None], -1)[..., 0]
     entropy = jnp.where(states.label != MASKED, jax.nn.logsumexp(logits, -1) - right, 0)
-    return Losses(of_energy, of_force, entropy.sum() / (states.label != MASKED).sum())
+    places = (states.label != MASKED).sum()
+    return Losses(energy_loss(energies, labelled), force_loss(slopes, labelled), entropy.sum() / places)
 
 
 def validated(network: BuilderNetwork, molecules: Molecules, states: States, settings: Settings) -> dict[str, float]:
@@ -181,7 +168,7 @@ def validated(network: BuilderNetwork, molecules: Molecules, states: States, set
     `accuracy` share of places that are labelled right; `chosen` share of states in which, of all places and species, the
     highest value is a right one.
     """
-    whole = Labelled.of(network, molecules)
+    whole = _labelled(network, molecules)
     molecules_sums = _summed(_errors, network, whole)
     action_sums = _summed(_actions, network, states)
     energy, force, energy_loss, force_loss, n, components = molecules_sums
@@ -213,15 +200,14 @@ def _summed(function, network: BuilderNetwork, rows) -> list[float]:
 @eqx.filter_jit
 def _errors(network: BuilderNetwork, rows: Labelled, count):
     """Sums over the first `count` molecules: errors per atom, of components, their losses, molecules, components."""
-    energies, back = jax.vjp(lambda x: network.residuals(x, rows.kinds), rows.positions)
-    (slope,) = back(jnp.ones_like(energies))
+    energies, slope = residual_energies_and_slopes(network, rows)
     real = jnp.arange(len(energies)) < count
     there = ((rows.kinds >= 0) & real[:, None])[..., None]
     e = (energies - rows.energies) / jnp.maximum((rows.kinds >= 0).sum(1), 1)
     f = jnp.where(there, slope + rows.forces, 0)
-    of_energies = [jnp.where(real, v, 0).sum() for v in (jnp.abs(e), _huber(e, ENERGY_KNEE))]
+    of_energies = [jnp.where(real, v, 0).sum() for v in (jnp.abs(e), huber(e, ENERGY_KNEE))]
     return jnp.stack([
-        of_energies[0], jnp.abs(f).sum(), of_energies[1], _huber(f, FORCE_KNEE).sum(), real.sum(), 3 * there.sum()
+        of_energies[0], jnp.abs(f).sum(), of_energies[1], huber(f, FORCE_KNEE).sum(), real.sum(), 3 * there.sum()
     ])  # fmt: skip
 
 
@@ -247,10 +233,8 @@ def _logits(network: BuilderNetwork, states: States):
     return network.logits(features, states.positions, states.kinds, states.bag, states.query)
 
 
-def _huber(error, knee: float):
-    """Squares of small errors, absolute values of large ones; its slope is one for these."""
-    size = jnp.abs(error)
-    return jnp.where(size < knee, error**2 / (2 * knee), size - knee / 2)
+def _labelled(network: BuilderNetwork, some: Molecules) -> Labelled:
+    return Labelled.of(network, some.positions, some.kinds, some.energies, some.forces)
 
 
 def _optimiser(settings: Settings, count: int) -> optax.GradientTransformation:

@@ -155,10 +155,14 @@ class BuilderNetwork(eqx.Module):
             atoms = atoms + self.messages[own].passed(atoms, filters[own])
         return atoms
 
+    def atomic_residuals(self, positions, kinds):
+        """Energies (batch, atoms) eV of atoms above the references of their species, zero on padding."""
+        each = smooth(self.energy, self.trunk(positions, kinds), shifted_softplus)[..., 0]
+        return self.scale * jnp.where(kinds >= 0, each, 0)
+
     def residuals(self, positions, kinds):
         """Energies (batch,) eV above the references of the species: what training compares."""
-        each = smooth(self.energy, self.trunk(positions, kinds), shifted_softplus)[..., 0]
-        return self.scale * jnp.where(kinds >= 0, each, 0).sum(-1)
+        return self.atomic_residuals(positions, kinds).sum(-1)
 
     def energies(self, positions, kinds):
         """Energies (batch,) eV: sums over atoms of what a head makes of the trunk's features, above references by species."""

@@ -18,7 +18,7 @@ from thalweg.agents.images import Gaussian, Representation
 from thalweg.agents.lookahead import Lookahead, built_ahead
 from thalweg.agents.pictures import greedy, q_maps
 from thalweg.agents.policy import EpsilonGreedy, Policy, Uniform
-from thalweg.agents.replay import Replay
+from thalweg.agents.replay import Replay, histories
 from thalweg.agents.symmetry import operations
 from thalweg.agents.tree_search import TreeSearch
 from thalweg.errors import InputError
@@ -201,7 +201,8 @@ class Asla(ModelSearch):
     def _remembered(self, replay: Replay, site: Site, x: np.ndarray, order: np.ndarray, energy: float) -> Replay:
         """With one more episode, unless two atoms share a voxel or one has left the grid: then there is no such placement."""
         seat = building.seated(site, x, order)
-        return replay.with_episode(*seat[:2], order, np.asarray(site.kinds), energy) if seat.fine else replay
+        after = histories(seat.marks, order, np.asarray(site.kinds))
+        return replay.with_episode(seat.voxels, order, after, energy) if seat.fine else replay
 
     def _taught(self, rng: np.random.Generator, shared: Learned, site: Site) -> Learned:
         """After this episode's training."""
@@ -361,7 +362,8 @@ class Asla(ModelSearch):
         for k in range(len(x)):
             seat = building.seated(site, x[k], order[k])
             waits = any(np.abs(x[k] - other).max() < 1e-4 for other in waiting)
-            if not waits and not replay.knows(seat.marks, order[k], np.asarray(site.kinds)):
+            whole = histories(seat.marks, order[k], np.asarray(site.kinds))[np.argmax(order[k])]
+            if not waits and not replay.knows(whole):
                 return k
         return None
 
