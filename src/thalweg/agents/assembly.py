@@ -149,7 +149,7 @@ def _drawn(key, policy: Policy, stage: Stage, turn: Turn, offer: Offer, values) 
     keys = jr.split(jr.fold_in(key, 1), len(stage.there))
     place, kind = jnp.divmod(draw(keys, values, offer.fine), values.shape[-1])
     # Nothing says where the first atom goes: at the origin; and any atom may be it.
-    alone = ~stage.there.any(1)
+    alone = jnp.logical_not(stage.there.any(1))
     now = _unplaced(stage, turn) * turn.may
     kind = jnp.where(alone, jr.categorical(jr.fold_in(key, 2), jnp.log(now + 1e-9), axis=-1), kind)
     point = jnp.where(alone[:, None], 0, jnp.take_along_axis(offer.query, place[:, None, None], 1)[:, 0])
@@ -164,14 +164,14 @@ def _taken(key, network: BuilderNetwork, stage: Stage, turn: Turn, features, dra
     by less.
     """
     x, kinds, bag = stage.positions, jnp.where(stage.there, stage.target, -1), _unplaced(stage, turn) + turn.spare
-    near = draw.point[:, None] + NEARBY * jr.truncated_normal(jr.fold_in(key, 3), -2.0, 2.0, (len(x), POINTS, 3))
-    near = near.at[:, 0].set(draw.point)
+    noise = NEARBY * jr.truncated_normal(jr.fold_in(key, 3), -2.0, 2.0, (len(x), POINTS - 1, 3))
+    near = jnp.concatenate([draw.point[:, None], draw.point[:, None] + noise], 1)
     pick = lambda a: jnp.take_along_axis(a, draw.kind[:, None, None], -1)[..., 0]
     values = pick(network.values(features, x, kinds, bag, near))
     fine = pick(_apart(network, near, x, kinds, turn.about))
     best = jnp.where(fine, values, -1.0).argmax(-1)
     moved = jnp.take_along_axis(near, best[:, None, None], 1)[:, 0]
-    point = jnp.where(stage.there.any(1)[:, None], moved, draw.point)
+    point = jnp.where(stage.there.any(1, keepdims=True), moved, draw.point)
     return _put(stage, Draw(draw.kind, point, draw.go), step)
 
 
@@ -179,7 +179,7 @@ def _taken(key, network: BuilderNetwork, stage: Stage, turn: Turn, features, dra
 def _put(stage: Stage, draw: Draw, step) -> Stage:
     """With one more atom in every build that goes on."""
     slot = jnp.argmax(~stage.there & (stage.target == draw.kind[:, None]), 1)
-    here = (jnp.arange(stage.there.shape[1]) == slot[:, None]) & draw.go[:, None]
+    here = (jnp.arange(stage.there.shape[1]) == slot[:, None]) & jnp.asarray(draw.go)[:, None]
     positions = jnp.where(here[..., None], draw.point[:, None], stage.positions)
     return Stage(stage.target, positions, stage.there | here, jnp.where(here, step, stage.order), ~draw.go)
 

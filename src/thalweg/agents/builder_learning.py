@@ -104,7 +104,7 @@ def improved(network: BuilderNetwork, state: PyTree, lesson: Lesson, examples: L
 
     gradient, parts = jax.grad(loss, has_aux=True)(part)
     change, state = _optimiser(rate).update(gradient, state, part)
-    return eqx.combine(optax.apply_updates(part, change), rest), state, parts
+    return eqx.combine(eqx.apply_updates(part, change), rest), state, parts
 
 
 def _optimiser(rate) -> optax.GradientTransformation:

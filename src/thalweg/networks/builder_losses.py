@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.networks.builder import BuilderNetwork
+from thalweg.typing import Array
 
 #: Errors (eV per atom, eV/Å) up to which the loss is one of squares.
 ENERGY_KNEE, FORCE_KNEE = 0.01, 0.1
@@ -39,7 +40,7 @@ def residual_energies_and_slopes(network: BuilderNetwork, labelled: Labelled):
     return energies, slopes
 
 
-def energy_loss(energies, labelled: Labelled, offset=0.0):
+def energy_loss(energies, labelled: Labelled, offset: Array | float = 0.0):
     """Mean loss of energies (batch,) per atom that may all be wrong by an `offset` (eV)."""
     atoms = jnp.maximum((labelled.kinds >= 0).sum(1), 1)
     return huber((energies - labelled.energies - offset) / atoms, ENERGY_KNEE).mean()

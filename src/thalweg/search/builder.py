@@ -122,17 +122,17 @@ class Builder(ModelSearch):
 
     def _taught(self, rng: np.random.Generator, shared: Learned, system: System) -> Learned:
         """After this episode's training."""
-        network, optimiser, memory, span = shared.network, shared.optimiser, shared.memory, float(self.reward_range)
+        network: BuilderNetwork = shared.network
+        optimiser, memory, span = shared.optimiser, shared.memory, float(self.reward_range)
         kinds, rows = network.kinds(np.asarray(system.numbers)), np.flatnonzero(memory.known)
         known = memory.positions[rows], memory.energy[rows], memory.forces[rows]
-        weights = builder_learning.Weights(np.float32(self.energy_weight), np.float32(self.force_weight))
+        weights = builder_learning.Weights(*np.array([self.energy_weight, self.force_weight], np.float32))
         with jax.enable_x64(False):
             for _ in range(self.updates):
                 lesson = builder_learning.lesson_of(rng, shared.replay, kinds, len(network.species), span)
                 examples = builder_learning.examples_of(rng, network, kinds, *known)
-                network, optimiser, losses = builder_learning.improved(
-                    network, optimiser, lesson, examples, weights, np.float32(self.learning_rate)
-                )
+                rate = np.float32(self.learning_rate)
+                network, optimiser, losses = builder_learning.improved(network, optimiser, lesson, examples, weights, rate)
             if not math.isfinite(float(losses.sum())):
                 raise InputError("the builder's loss is not finite any more; lower learning_rate in [search]")
             held = jax.tree.map(np.asarray, (network, optimiser))
