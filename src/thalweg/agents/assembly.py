@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import equinox as eqx
@@ -54,6 +55,15 @@ class Turn(NamedTuple):
     about: Array
 
 
+class Chance(NamedTuple):
+    """What may be placed where: whose turn it is, distances of places from an atom in sums of covalent radii, and about how
+    many of the first slots."""
+
+    turn: Turn
+    lengths: tuple[float, ...]
+    centres: int
+
+
 def assembled(key, network: BuilderNetwork, numbers: np.ndarray, count: int, policy: Policy) -> Built:
     """`count` molecules of these atomic numbers (atoms,), built side by side.
 
@@ -61,21 +71,37 @@ def assembled(key, network: BuilderNetwork, numbers: np.ndarray, count: int, pol
     are there (hydrogens: about the others), which the `policy` draws by the network's values, or near it where that is better.
     """
     numbers = np.asarray(numbers)
-    first = np.argsort(numbers == 1, kind="stable")  # hydrogens last
+    for _, _, following in placements(key, network, numbers, count, policy):
+        stage = following
+    back = np.argsort(_hydrogens_last(numbers), kind="stable")
+    x, order = (np.asarray(a)[:, : len(numbers)][:, back] for a in (stage.positions, stage.order))
+    return Built(x.astype(np.float64), order.astype(np.int32), ~np.asarray(stage.stuck))
+
+
+def placements(
+    key, network: BuilderNetwork, numbers: np.ndarray, count: int, policy: Policy
+) -> Iterator[tuple[Stage, Chance, Stage]]:
+    """The same atom by atom: before each placement, what might be placed where, and after it. Slots are for hydrogens last."""
+    first = _hydrogens_last(numbers)
     kinds, heavy = network.kinds(numbers[first]), int((numbers != 1).sum())
     light = np.arange(len(network.species)) == (network.species.index(1) if 1 in network.species else -1)
     spare = np.bincount(kinds[heavy:], minlength=len(network.species)).astype(np.float32)
     network, policy = jax.tree.map(jnp.asarray, (network, policy))
     key, later = jr.split(key)
     stage = _widened(None, kinds[:heavy], count)
-    centres = len(stage.target)
-    stage = _placed(key, network, policy, stage, Turn(spare, ~light, ~light), range(heavy), LENGTHS, centres)
-    stage = _widened(stage, kinds, count)
-    turn = Turn(0 * spare, light, ~light if heavy else light)
-    stage = _placed(later, network, policy, stage, turn, range(heavy, len(numbers)), TO_HYDROGEN, centres)
-    back = np.argsort(first, kind="stable")
-    x, order = (np.asarray(a)[:, : len(numbers)][:, back] for a in (stage.positions, stage.order))
-    return Built(x.astype(np.float64), order.astype(np.int32), ~np.asarray(stage.stuck))
+    chance = Chance(Turn(spare, ~light, ~light), LENGTHS, len(stage.target))
+    for step in range(len(numbers)):
+        if step == heavy:
+            stage, key = _widened(stage, kinds, count), later
+            chance = Chance(Turn(0 * spare, light, ~light if heavy else light), TO_HYDROGEN, chance.centres)
+        following = _advanced(jr.fold_in(key, step), network, policy, stage, chance, np.int32(step))
+        yield stage, chance, following
+        stage = following
+
+
+def _hydrogens_last(numbers: np.ndarray) -> np.ndarray:
+    """Indices (atoms,) in the order of the slots."""
+    return np.argsort(numbers == 1, kind="stable")
 
 
 def _widened(stage: Stage | None, kinds: np.ndarray, batch: int) -> Stage:
@@ -93,22 +119,20 @@ def _widened(stage: Stage | None, kinds: np.ndarray, batch: int) -> Stage:
     return Stage(target, wide(stage.positions, 0), wide(stage.there, False), wide(stage.order, -1), np.asarray(stage.stuck))
 
 
-def _placed(key, network, policy, stage: Stage, turn: Turn, steps: range, lengths, centres: int) -> Stage:
-    """After these steps."""
-    for step in steps:
-        stage = _advanced(jr.fold_in(key, step), network, policy, stage, turn, np.int32(step), lengths, centres)
-    return stage
+def _advanced(key, network: BuilderNetwork, policy: Policy, stage: Stage, chance: Chance, step) -> Stage:
+    """After one more placement in every build that is not stuck."""
+    offer, features, values = weighed(key, network, stage, chance)
+    draw = _drawn(key, policy, stage, chance.turn, offer, values)
+    return _taken(key, network, stage, chance.turn, features, draw, step) if policy.reads_values else _put(stage, draw, step)
 
 
-def _advanced(key, network: BuilderNetwork, policy: Policy, stage: Stage, turn: Turn, step, lengths, centres: int) -> Stage:
-    """After one more placement in every build that is not stuck.
+def weighed(key, network: BuilderNetwork, stage: Stage, chance: Chance):
+    """What is offered, features of the atoms that are there, and values (batch, places, species) in [0, 1].
 
     Several programs, not one: XLA would fuse them, work places out anew wherever they are read, and compile for a minute.
     """
-    offer = _offered(key, network, stage, turn, lengths, centres)
-    features, values = _valued(network, stage, turn, offer.query)
-    draw = _drawn(key, policy, stage, turn, offer, values)
-    return _taken(key, network, stage, turn, features, draw, step) if policy.reads_values else _put(stage, draw, step)
+    offer = _offered(key, network, stage, chance.turn, chance.lengths, chance.centres)
+    return offer, *_valued(network, stage, chance.turn, offer.query)
 
 
 class Offer(NamedTuple):
