@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ase.data import chemical_symbols
+
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "src" / "thalweg" / "networks" / "shipped"
 INPUTS = ROOT / "src" / "thalweg" / "learning" / "inputs"
+BUILDER = ROOT / "src" / "thalweg" / "agents" / "shipped" / "builder.json"
 PAGE = ROOT / "docs" / "model-cards.md"
 
 TEXT = """# Model cards
@@ -19,7 +22,7 @@ at the same number of evaluations, the descent at the end counted. How the weigh
 [the benchmarks of learned methods](benchmarks-learned.md).
 
 All were trained on one core of a two-core virtual machine (AMD EPYC), no GPU; `thalweg train NAME` trains them again (the
-inputs are in `src/thalweg/learning/inputs/`).
+inputs are in `src/thalweg/learning/inputs/`, that of the builder in `builder_inputs/`).
 
 """
 
@@ -128,6 +131,31 @@ def card(path: Path) -> str:
     return "\n".join(lines)
 
 
+def builder_card(path: Path) -> str:
+    """The builder of molecules."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    about, scores = held["about"], held["about"]["scores"]
+    made, train = about["molecules"], about["input"]["train"]
+    species = ", ".join(chemical_symbols[z] for z in held["species"])
+    lines = [
+        "## builder",
+        "",
+        f"A network that builds molecules of {species} (`--method builder`), {path.stat().st_size / 1024:.0f} kB with the names "
+        "and energies of the molecules that it learned from.",
+        "",
+        f"- Trained on {len(about['isomers']):,} molecules with up to {made['heavy']} heavy atoms, enumerated under this project's "
+        f"rules, in their minima and {made['displaced']} structure beside each by {made['method']}: "
+        f"{about['structures']['train']:,} structures, {about['structures']['test']:,} more held out. {about['epochs']} epochs, "
+        f"seed {train['seed']}, {about['cpu_seconds']:.0f} CPU-s; {about['date']}, JAX {about['jax']}. `thalweg train builder`.",
+        f"- Errors on molecules held out: energy {1000 * scores['energy']:.1f} meV per atom, components of forces "
+        f"{scores['force']:.3f} eV/Å; {100 * scores['accuracy']:.1f} % of places are judged right, and in "
+        f"{100 * scores['chosen']:.1f} % of states the most valuable placement is a right one.",
+        "- **Not for:** other elements, ions, radicals, and energies: those are to build and to relax with, not to report.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _row(m: dict) -> str:
     rate = lambda p: f"{m[p + 'success']:.2f} [{m[p + 'low']:.2f}, {m[p + 'high']:.2f}]"
     return (
@@ -143,6 +171,7 @@ def _size(a) -> int:
 def main() -> None:
     """Write the page."""
     cards = [card(path) for path in sorted(SHIPPED.glob("*.json"))]
+    cards.append(builder_card(BUILDER))
     PAGE.write_text(TEXT + "\n".join(cards), encoding="utf-8")
 
 

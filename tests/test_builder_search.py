@@ -16,6 +16,7 @@ from thalweg.agents.policy import Greedy, Softmax, Uniform
 from thalweg.agents.replay import Replay
 from thalweg.config import resolve
 from thalweg.errors import InputError
+from thalweg.learning import builder_recipe
 from thalweg.networks.builder import BuilderNetwork
 from thalweg.networks.builder_losses import Labelled
 from thalweg.potentials.black_box import BlackBox
@@ -237,3 +238,11 @@ def test_the_shipped_builder_knows_chemistry():
         count = bonded(numbers, x).sum(1)
         fine += bool(whole and all(n == usual[z] for n, z in zip(count, numbers, strict=True)))
     assert fine >= 6
+
+
+def test_the_shipped_builder_says_how_it_is_made():
+    """The input that ships is the one that it was trained with; at most as many of its errors as its card says."""
+    about = load_builder()[1]["about"]
+    assert builder_recipe.resolve(builder_recipe.INPUTS.read("builder")).tables == about["input"]
+    assert about["scores"]["chosen"] > 0.8
+    assert len(about["isomers"]) == about["molecules"]["asked"] - len(about["molecules"]["rejected"])

@@ -19,7 +19,9 @@ from thalweg.typing import Array
 #: Distances of places from an atom, in sums of covalent radii: those of single, double and triple bonds, and to hydrogen.
 LENGTHS, TO_HYDROGEN = (1.0, 0.9, 0.8), (1.03,)
 #: Directions from an atom to places.
-DIRECTIONS = 48
+DIRECTIONS = 128
+#: Places that are valued at most; where more are allowed, as many are drawn.
+PLACES = 768
 #: Points that are tried about a place once it is chosen, and how far (Å, normal, each direction) they are from it.
 POINTS, NEARBY = 64, 0.12
 #: Two atoms are no nearer than this many sums of their covalent radii; two hydrogens never bond.
@@ -152,10 +154,15 @@ class Draw(NamedTuple):
 
 @eqx.filter_jit
 def _offered(key, network: BuilderNetwork, stage: Stage, turn: Turn, lengths, centres: int) -> Offer:
-    """Where the next atom may go."""
+    """Where the next atom may go, or some of those places."""
     kinds, now = jnp.where(stage.there, stage.target, -1), _unplaced(stage, turn) * turn.may
     query, real = _places(jr.fold_in(key, 0), network, stage.positions, kinds, now, turn.about, lengths, centres)
-    return Offer(query, _apart(network, query, stage.positions, kinds, turn.about) & real[..., None] & (now > 0)[:, None])
+    fine = _apart(network, query, stage.positions, kinds, turn.about) & real[..., None] & (now > 0)[:, None]
+    # Half of all places are about slots that are empty or too near to others: to value them would be idle.
+    _, best = jax.lax.top_k(
+        jnp.where(fine.any(-1), jr.uniform(jr.fold_in(key, 4), real.shape), -1.0), min(PLACES, real.shape[1])
+    )
+    return Offer(jnp.take_along_axis(query, best[..., None], 1), jnp.take_along_axis(fine, best[..., None], 1))
 
 
 @eqx.filter_jit

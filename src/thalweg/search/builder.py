@@ -14,6 +14,7 @@ from thalweg.agents import builder_learning
 from thalweg.agents.assembly import Built, assembled
 from thalweg.agents.builder_energy import BuilderEnergy
 from thalweg.agents.builder_files import builder_text, check_builder, known_isomers, load_builder
+from thalweg.agents.clouds import greedy, q_clouds
 from thalweg.agents.constitution import bonded, constitutions
 from thalweg.agents.policy import Policy, Softmax
 from thalweg.agents.replay import Replay
@@ -59,8 +60,8 @@ class Builder(ModelSearch):
     hosted: ClassVar[dict] = {"max_steps": 1}
 
     builder: str = ""
-    policy: Policy = Softmax()
-    candidates: int = eqx.field(static=True, default=2)
+    policy: Policy = Softmax(0.05)
+    candidates: int = eqx.field(static=True, default=4)
     steps: int = 60
     learn_from: int = 200
     updates: int = 5
@@ -139,12 +140,13 @@ class Builder(ModelSearch):
         return Learned(memory, shared.replay, *held)
 
     def products(self, state: State, system: System) -> dict[str, str]:
-        """`builder.json` for `builder` of other searches."""
+        """`builder.json` for `builder` of other searches, and `q-clouds.svg`: what it values as it builds without curiosity."""
         shared, numbers = state.shared, np.asarray(system.numbers).tolist()
         _, held = load_builder(self.builder)
         about = {**held["about"], "searched": {"episodes": int(shared.replay.rows), "numbers": numbers}}
         about["isomers"] = known_isomers(self.builder or None)
-        return {"builder.json": builder_text(shared.network, about)}
+        steps = greedy(shared.network, np.asarray(system.numbers), self.candidates)
+        return {"builder.json": builder_text(shared.network, about), "q-clouds.svg": q_clouds(steps)}
 
     # -- asking ----------------------------------------------------------------------------------------------------------
 
