@@ -17,7 +17,7 @@ from thalweg.store import Store
 
 REPORT = "report.html"
 #: What a search with an agent leaves beside its structures (`thalweg.search.base.ModelSearch.products`).
-MAPS = "q-maps.svg"
+MAPS, CLOUDS = "q-maps.svg", "q-clouds.svg"
 #: How many of the lowest minima go into a report.
 MINIMA = 100
 #: Steps of a relaxation from which on its end is called a minimum.
@@ -76,7 +76,8 @@ def report_data(store: Store) -> ReportData:
         stop_reason=str(meta.get("reason", "")),
         versions=meta.get("versions", {}),
         relaxed=relaxed(tables),
-        agent_maps=_picture(store),
+        agent_maps=_picture(store, MAPS),
+        agent_clouds=_picture(store, CLOUDS),
         isomers=_isomers(store, tables),
         n_distinct=store.n_minima,
     )
@@ -102,10 +103,10 @@ def _isomers(store: Store, tables: dict) -> Isomers | None:
         return None
 
 
-def _picture(store: Store) -> str:
-    """What the run's agent expects of placements, as SVG; empty where there is no agent."""
-    path = store.folder / MAPS
-    if MAPS not in store.meta.get("products", ()) or not path.is_file():
+def _picture(store: Store, name: str) -> str:
+    """What the run's agent or builder expects of placements, as SVG; empty where there is no such picture."""
+    path = store.folder / name
+    if name not in store.meta.get("products", ()) or not path.is_file():
         return ""
     return path.read_text(encoding="utf-8", errors="replace")
 

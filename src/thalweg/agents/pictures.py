@@ -27,7 +27,7 @@ EDGE, WIDTH = 150.0, 1000.0
 #: Colours from low to high values: dark blue, green, yellow, light; between them they are mixed.
 _STOPS = ((38, 34, 98), (40, 98, 140), (50, 158, 132), (150, 206, 84), (253, 236, 110))
 _SHADES = 63
-_INK, _SOFT, _CHOSEN = "#161b22", "#56606b", "#d1133b"
+INK, SOFT, CHOSEN = "#161b22", "#56606b", "#d1133b"
 
 
 class Step(NamedTuple):
@@ -73,8 +73,8 @@ def q_maps(agent: Agent, grid: Grid, system: System, steps: Sequence[Step]) -> s
     In three dimensions a map shows the highest value along the last axis of the grid. All maps have one scale of colours.
     """
     # Species of the template alone have nothing to show.
-    names = {s: _symbol(z) for s, z in enumerate(agent.species) if any(np.isfinite(step.maps[s]).any() for step in steps)}
-    shown = _spread(len(steps), max(MAPS // max(len(names), 1), 1))
+    names = {s: symbol(z) for s, z in enumerate(agent.species) if any(np.isfinite(step.maps[s]).any() for step in steps)}
+    shown = spread(len(steps), max(MAPS // max(len(names), 1), 1))
     frame = _Frame(grid, _window(grid, [steps[k] for k in shown]))
     low, high = _range([steps[k].maps for k in shown])
     across = len(names) * (frame.width + 6) + 14
@@ -85,18 +85,14 @@ def q_maps(agent: Agent, grid: Grid, system: System, steps: Sequence[Step]) -> s
         atoms = _circles(frame, steps[k].positions, [agent.species[kind] for kind in steps[k].kinds])
         below += f'<g id="atoms-{k}">{atoms}</g>'
         x, y = (place % columns) * across + 4, (place // columns) * height + 62
-        parts.append(_text(x, y + 12, f"{k + 1}. {names[steps[k].kind]}", weight=600))
+        parts.append(label(x, y + 12, f"{k + 1}. {names[steps[k].kind]}", weight=600))
         for column, s in enumerate(names):
             parts.append(_panel(frame, steps[k], k, s, names[s], (x + column * (frame.width + 6), y + 18), (low, high)))
     width = max(min(columns, len(shown)) * across, 520)
     bottom = 62 + -(-len(shown) // columns) * height
     some = "" if len(shown) == len(steps) else f"; {len(shown)} of {len(steps)} placements"
-    head = _text(4, 18, f"Expected outcomes of every placement, as the agent sees them while it builds{some}", 14, weight=600)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {bottom:.0f}" width="{width:.0f}" '
-        f'height="{bottom:.0f}" font-family="system-ui, Helvetica, Arial, sans-serif">'
-        f'<rect width="100%" height="100%" fill="#fff"/><defs>{below}</defs>{head}{_scale(low, high)}{"".join(parts)}</svg>\n'
-    )
+    head = label(4, 18, f"Expected outcomes of every placement, as the agent sees them while it builds{some}", 14, weight=600)
+    return drawing(width, bottom, f"<defs>{below}</defs>{head}{_scale(low, high)}{''.join(parts)}")
 
 
 class _Frame:
@@ -152,10 +148,9 @@ def _panel(frame: _Frame, step: Step, number: int, species: int, name: str, at, 
     parts.append(f'<use href="#template"/><use href="#atoms-{number}"/>')
     if species == step.kind:
         x, y = frame.page(np.array(np.unravel_index(step.voxel, frame.grid.shape), float)[None, :2])[0]
-        for colour, wide in (("#fff", 4), (_CHOSEN, 2)):
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="none" stroke="{colour}" stroke-width="{wide}"/>')
+        parts.append(ring(x, y))
     said = f"{name} {best:.2f}".replace("-", "−") if np.isfinite(best) else name
-    parts.append(_text(0, frame.height + 13, said, 11, _SOFT))
+    parts.append(label(0, frame.height + 13, said, 11, SOFT))
     return f'<g transform="translate({at[0]:.1f} {at[1]:.1f})">{"".join(parts)}</g>'
 
 
@@ -175,10 +170,10 @@ def _circles(frame: _Frame, positions: np.ndarray, numbers: Sequence[int]) -> st
     for k in np.argsort(positions[:, 2], kind="stable"):
         x, y = places[k]
         if -8 < x < frame.width + 8 and -8 < y < frame.height + 8:
-            colour, radius = _look(numbers[k])
+            colour, radius = look(numbers[k])
             size = np.clip(0.5 * radius * frame.scale, 2.5, 11)
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="{colour}"/>')
-    return f'<g stroke="{_INK}" stroke-width=".8">{"".join(parts)}</g>'
+    return f'<g stroke="{INK}" stroke-width=".8">{"".join(parts)}</g>'
 
 
 def _window(grid: Grid, steps: Sequence[Step]) -> np.ndarray:
@@ -203,18 +198,34 @@ def _scale(low: float, high: float) -> str:
     ends = [f"{v:.{digits}f}".replace("-", "−") for v in (low, high)]
     return (
         f'<defs><linearGradient id="q">{stops}</linearGradient></defs>'
-        f'{_text(4, 44, ends[0], 12, _SOFT)}<rect x="52" y="34" width="142" height="12" fill="url(#q)"/>'
-        f"{_text(200, 44, ends[1], 12, _SOFT)}"
-        f'<circle cx="246" cy="40" r="6" fill="none" stroke="{_CHOSEN}" stroke-width="2"/>'
-        f"{_text(258, 44, 'chosen; grey: no atom may be put there', 12, _SOFT)}"
+        f'{label(4, 44, ends[0], 12, SOFT)}<rect x="52" y="34" width="142" height="12" fill="url(#q)"/>'
+        f"{label(200, 44, ends[1], 12, SOFT)}"
+        f'<circle cx="246" cy="40" r="6" fill="none" stroke="{CHOSEN}" stroke-width="2"/>'
+        f"{label(258, 44, 'chosen; grey: no atom may be put there', 12, SOFT)}"
     )
 
 
-def _text(x: float, y: float, words: str, size: int = 12, colour: str = _INK, weight: int = 400) -> str:
+def drawing(width: float, height: float, parts: str) -> str:
+    """A document in SVG, on white."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'height="{height:.0f}" font-family="system-ui, Helvetica, Arial, sans-serif">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{parts}</svg>\n'
+    )
+
+
+def ring(x: float, y: float) -> str:
+    """The mark of a place that was chosen."""
+    circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="none"'
+    return "".join(f'{circle} stroke="{colour}" stroke-width="{wide}"/>' for colour, wide in (("#fff", 4), (CHOSEN, 2)))
+
+
+def label(x: float, y: float, words: str, size: int = 12, colour: str = INK, weight: int = 400) -> str:
+    """Words, from a place to the right."""
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{colour}">{escape(words)}</text>'
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """Indices of at most `most` of `count` things, evenly spread, first and last among them."""
     return sorted({round(k) for k in np.linspace(0, count - 1, min(count, most))}) if count else []
 
@@ -255,13 +266,14 @@ def _png(indices: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
 
 
-def _symbol(number: int) -> str:
+def symbol(number: int) -> str:
+    """That of an element."""
     from ase.data import chemical_symbols
 
     return chemical_symbols[number]
 
 
-def _look(number: int) -> tuple[str, float]:
+def look(number: int) -> tuple[str, float]:
     """Colour and radius (Å) of an atom."""
     from ase.data import covalent_radii
     from ase.data.colors import jmol_colors

@@ -128,6 +128,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)  # thalweg, jax, numpy, python, platform
     relaxed: bool = True  # False where searches spend too few steps on structures to call them minima
     agent_maps: str = ""  # SVG: what an agent expected of every placement as it built (`thalweg.agents.pictures`)
+    agent_clouds: str = ""  # SVG: the same of a builder of molecules (`thalweg.agents.clouds`)
     isomers: Isomers | None = None  # of free molecules around calculators
     n_distinct: int | None = None  # distinct minima of the whole run, where `minima` holds only the lowest
 

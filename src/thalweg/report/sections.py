@@ -280,17 +280,32 @@ def _move_row(m: Move, accepted: bool, most: float) -> str:
 
 
 def agent(data: ReportData) -> str:
-    """What an agent expects of placements; as an image, in which nothing can run."""
-    if not data.agent_maps:
-        return ""
-    address = "data:image/svg+xml;base64," + base64.b64encode(data.agent_maps.encode()).decode()
-    words = "Maps of what the agent expects of an atom of each species on every place it may be put, one row for each placement"
-    note = (
-        "A build in which every atom goes where the agent, at the end of the run, expects most of it: 1 is the lowest energy "
-        "that it has seen, -1 what is worth nothing. Circles are atoms, the ring is the place that was chosen."
-    ).replace("-1", "−1")
-    picture = f'<div class="scroll"><img class="maps" alt="{words}" src="{address}"></div>'
-    return section("agent", "What the agent learned", f'<div class="card">{picture}<p class="hint">{note}</p></div>')
+    """What an agent, or a builder of molecules, expects of placements; as images, in which nothing can run."""
+    pictures = ((data.agent_maps, *_MAPS), (data.agent_clouds, *_CLOUDS))
+    cards = "".join(_picture(*each) for each in pictures if each[0])
+    return section("agent", "What the agent learned", cards) if cards else ""
+
+
+_MAPS = (
+    "Maps of what the agent expects of an atom of each species on every place it may be put, one row for each placement",
+    "A build in which every atom goes where the agent, at the end of the run, expects most of it: 1 is the lowest energy that "
+    "it has seen, −1 what is worth nothing. Circles are atoms, the ring is the place that was chosen.",
+)
+_CLOUDS = (
+    "Clouds of places where the next atom of a molecule may go, by what the builder expects of an atom there",
+    "A molecule in which every atom goes where the builder, at the end of the run, values it most. Values begin as what it "
+    "learned from other molecules, how likely an atom is to stand there; from its episodes it learns the best reward that came "
+    "of a placement: 1 is the lowest energy that it has seen, 0 what is worth nothing.",
+)
+
+
+def _picture(svg: str, words: str, note: str) -> str:
+    """A picture on a card."""
+    address = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return (
+        f'<div class="card"><div class="scroll"><img class="maps" alt="{words}" src="{address}"></div>'
+        f'<p class="hint">{note}</p></div>'
+    )
 
 
 def confidence(data: ReportData) -> str:
