@@ -283,7 +283,8 @@ def agent(data: ReportData) -> str:
     """What an agent, or a builder of molecules, expects of placements; as images, in which nothing can run."""
     pictures = ((data.agent_maps, *_MAPS), (data.agent_clouds, *_CLOUDS))
     cards = "".join(_picture(*each) for each in pictures if each[0])
-    return section("agent", "What the agent learned", cards) if cards else ""
+    who = "agent" if data.agent_maps else "builder"
+    return section("agent", f"What the {who} learned", cards) if cards else ""
 
 
 _MAPS = (
