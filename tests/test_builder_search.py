@@ -147,14 +147,15 @@ def test_learning_lowers_every_loss(network):
     for _ in range(150):
         lesson = builder_learning.lesson_of(rng, replay, kinds, 3, 10.0)
         examples = builder_learning.examples_of(rng, network, kinds, *known)
-        now, state, losses = builder_learning.improved(now, state, lesson, examples, weights, np.float32(3e-3))
+        now, state, losses = builder_learning.improved(now, network, state, lesson, examples, weights, np.float32(3e-3))
         course.append(np.asarray(losses))
-    first, last = np.mean(course[:10], 0), np.mean(course[-10:], 0)
-    assert (last < 0.8 * first).all()
+    before, last = np.mean(course[:10], 0), np.mean(course[-10:], 0)
+    assert (last < 0.8 * before).all()
     # A constant in the energies is nothing to learn.
     shifted = Labelled(examples.positions, examples.kinds, examples.energies + 7, examples.forces)
     one, two = (
-        np.asarray(builder_learning.improved(now, state, lesson, e, weights, np.float32(0))[2]) for e in (examples, shifted)
+        np.asarray(builder_learning.improved(now, network, state, lesson, e, weights, np.float32(0))[2])
+        for e in (examples, shifted)
     )
     np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 

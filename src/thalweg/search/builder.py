@@ -51,10 +51,11 @@ class Builder(ModelSearch):
     S. A. Meldgaard et al., Mach. Learn.: Sci. Technol. 3, 015008 (2022), doi:10.1088/2632-2153/ac3eb4. For every proposal
     `candidates` molecules are built, where the `policy` draws each placement by its value, hydrogens last; they are relaxed
     in the network's energy in `steps` steps; what falls apart is built anew, and of the others the lowest one is evaluated,
-    those first whose bonds were not seen before. From episode `learn_from` on every evaluation is followed by `updates`
-    batches of Adam at `learning_rate`: values of placements become the best reward that followed, which falls from 1 at the
-    lowest energy to 0 at `reward_range` (eV) above it, and energies and forces those that were evaluated, by
-    `energy_weight` and `force_weight`. `builder` is the file of a network; the one that ships unless given.
+    where those whose bonds were seen before count as `novelty` (eV) higher. From episode `learn_from` on every evaluation is
+    followed by `updates` batches of Adam at `learning_rate`: values of placements become the best reward that followed, which
+    falls from 1 at the lowest energy to 0 at `reward_range` (eV) above it, elsewhere they stay what they were; energies and
+    forces become those that were evaluated, by `energy_weight` and `force_weight`. `builder` is the file of a network; the
+    one that ships unless given.
     """
 
     hosted: ClassVar[dict] = {"max_steps": 1}
@@ -66,7 +67,8 @@ class Builder(ModelSearch):
     learn_from: int = 200
     updates: int = 5
     learning_rate: float = 2e-4
-    reward_range: float = 10.0
+    reward_range: float = 3.0
+    novelty: float = 1.0
     energy_weight: float = 1.0
     force_weight: float = 0.9
 
@@ -124,6 +126,7 @@ class Builder(ModelSearch):
     def _taught(self, rng: np.random.Generator, shared: Learned, system: System) -> Learned:
         """After this episode's training."""
         network: BuilderNetwork = shared.network
+        first, _ = load_builder(self.builder)
         optimiser, memory, span = shared.optimiser, shared.memory, float(self.reward_range)
         kinds, rows = network.kinds(np.asarray(system.numbers)), np.flatnonzero(memory.known)
         known = memory.positions[rows], memory.energy[rows], memory.forces[rows]
@@ -133,7 +136,9 @@ class Builder(ModelSearch):
                 lesson = builder_learning.lesson_of(rng, shared.replay, kinds, len(network.species), span)
                 examples = builder_learning.examples_of(rng, network, kinds, *known)
                 rate = np.float32(self.learning_rate)
-                network, optimiser, losses = builder_learning.improved(network, optimiser, lesson, examples, weights, rate)
+                network, optimiser, losses = builder_learning.improved(
+                    network, first, optimiser, lesson, examples, weights, rate
+                )
             if not math.isfinite(float(losses.sum())):
                 raise InputError("the builder's loss is not finite any more; lower learning_rate in [search]")
             held = jax.tree.map(np.asarray, (network, optimiser))
@@ -174,7 +179,7 @@ class Builder(ModelSearch):
             sound = np.array([_one_molecule(system, each) for each in x])
             if sound.any():
                 seen = np.array([shared.replay.knows(m) or m in waiting for m in (_whole(system, each) for each in x)])
-                best = np.lexsort((energy, seen, ~sound))[0]
+                best = np.lexsort((energy + self.novelty * seen, ~sound))[0]
                 return x[best], order[best], 0
             last = x[0], order[0], 1
         return last or _anything(key, system)
