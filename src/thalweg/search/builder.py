@@ -66,10 +66,10 @@ class Builder(ModelSearch):
     steps: int = 60
     learn_from: int = 200
     updates: int = 5
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     reward_range: float = 3.0
     novelty: float = 1.0
-    energy_weight: float = 1.0
+    energy_weight: float = 0.1
     force_weight: float = 0.9
 
     def __check_init__(self):
