@@ -32,6 +32,11 @@ COMMANDS = {
         "minimize",
         "thalweg minimize my_functions:f --dim 1000 --box -100 100",
     ),
+    "landscape": (
+        "transition states between the minima of a run, and what follows from them",
+        "landscape",
+        "thalweg landscape thalweg-runs/LJ38-001 --minima 20",
+    ),
     "train": (
         "train a learned relaxer or search for a potential, or a network of energies",
         "train",
@@ -355,6 +360,30 @@ def _minimize(p: argparse.ArgumentParser) -> None:
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a field of the method")
     p.add_argument("-o", "--output", metavar="FILE", help="the minimum, JSON (default: FUNCTION-N-minimum.json)")
     p.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
+
+
+def _landscape(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", metavar="WHAT", help="folder of a run, or a file of structures in any format that ASE reads")
+    p.add_argument("-n", "--minima", metavar="N", help="how many of the lowest minima to begin with (default: 10)")
+    p.add_argument("--pairs", metavar="I-J", help="only between these minima, such as 1-2,1-5, numbered from the lowest")
+    p.add_argument("--around", metavar="N", help="searches from each of them alone, once they are joined (default: 6)")
+    p.add_argument("--temperature", metavar="T", help="of occupations: in K, or kT for model systems (default: a telling one)")
+    p.add_argument("--time", metavar="SECONDS", help='wall time, such as 60, 10m or 2h (default: 60 s; "none" lifts it)')
+    p.add_argument("--evaluations", metavar="N", help="energy evaluations of this session at most")
+    p.add_argument("--fmax", metavar="F", help="largest force left (default: 1e-6; 1e-3 around a calculator)")
+    p.add_argument("--seed", metavar="N", help="of the random numbers (default: 0)")
+    group = p.add_argument_group("for a file of structures")
+    group.add_argument("--potential", metavar="NAME", help="a name of `thalweg list potentials`, or my_file:MyPotential")
+    group.add_argument("--calculator", metavar="NAME", help="any ASE calculator: emt, tblite, ..., package.module:Class")
+    group.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="such as potential.cutoff=2.5, or an argument of the calculator",
+    )
+    p.add_argument("-o", "--output", metavar="FOLDER", help="where landscape.json goes (default: the run's folder)")
+    p.add_argument("-q", "--quiet", action="store_true", help="only the result, no progress")
 
 
 def _list(p: argparse.ArgumentParser) -> None:

@@ -23,8 +23,12 @@ def write_report(path: str | os.PathLike, data: ReportData) -> None:
 
     Raises `RunFolderError` when the file cannot be written.
     """
-    path = Path(path)
-    text = render(data).encode("utf-8", errors="replace")
+    written(Path(path), render(data))
+
+
+def written(path: Path, page: str) -> None:
+    """Write a page in one step: an older file is replaced as a whole."""
+    text = page.encode("utf-8", errors="replace")
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -57,13 +61,13 @@ def render(data: ReportData) -> str:
         sections.confidence(data),
         sections.reproduce(data),
     )
-    return Template(_part("page.html")).substitute(
+    return Template(part("page.html")).substitute(
         title=esc(data.title),
         about=esc(" · ".join([a for a in about if a] + [units])),
         body="\n".join(s for s in body if s),
-        style=_part("style.css"),
-        guard=_part("guard.js"),
-        script=_part("page.js") + _part("viewer.js"),
+        style=part("style.css"),
+        guard=part("guard.js"),
+        script=part("page.js") + part("viewer.js"),
         data=script_json(payload(shown, contact_radii(shown), sections.file_name(data.title))),
         version=esc(data.versions.get("thalweg", "")),
     )
@@ -75,7 +79,8 @@ def ordered(data: ReportData) -> list[Minimum]:
     return sorted(good, key=lambda m: m.energy)
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """The text of a file of this room: style, script, frame."""
     return resources.files("thalweg.report").joinpath(name).read_text(encoding="utf-8")
 
 
