@@ -28,7 +28,7 @@ SHARE, SHADES = 0.05, 10
 #: Longer side of a cloud, width of the picture, room above and between clouds, in units of the picture.
 EDGE, WIDTH, ABOVE, GAP = 188.0, 1000.0, 38.0, 12.0
 #: Colours of elements that are hard to see, or to tell apart, on white; the others have their usual ones.
-_COLOURS = {1: "#0b9aa8", 6: "#39424e", 7: "#3050f8", 8: "#e0201b"}
+_COLOURS = {1: "#0b9aa8", 6: "#39424e", 7: "#3050f8", 8: "#e0201b", 9: "#4c9a1f"}
 
 
 class Placement(NamedTuple):
