@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from thalweg import presets, prng, registry, schema
+from thalweg import choice, presets, prng, registry, schema
 from thalweg.assemble import assembled, is_placed, ordered, seed_table, with_seeds
 from thalweg.composition import KEYS, Composition, composition, formula_of
 from thalweg.errors import InputError
@@ -120,10 +120,7 @@ def resolve(tables: Mapping) -> Resolved:
     defaults = preset_defaults(system, potential, filter, list(made.seeds))
     energy = defaults["BasinHopping"]["energy_scale"]
     given = with_seeds(tables.get("search", {}), system, filter)
-    # Few evaluations where each of them costs; GOFEE does not move cells.
-    usual = "basin-hopping" if potential.traceable or filter.moves_cell else "gofee"
-    if _wanders(tables.get("relaxer", {})):
-        usual = "annealing"
+    usual = "annealing" if wanders(tables.get("relaxer", {})) else choice.usual(potential, filter.moves_cell)
     search_table = schema.fill("search", {"kind": usual, **given}, "[search]", defaults)
     search = schema.build("search", search_table)
     if {"operators", "moves", "starts"} & set(tables.get("search", {})):
@@ -134,9 +131,11 @@ def resolve(tables: Mapping) -> Resolved:
     own = {}
     if made.periodic and isinstance(search, BasinHopping):
         own = presets.TEMPLATE_SETTINGS if is_placed(system, potential) else presets.periodic_settings(system)
+    relaxer_class = registry.find("relaxer", relaxer_table["kind"])
+    choice.check(search_table["kind"], search, relaxer_class, potential, system, filter.moves_cell)
     if relaxer_table["kind"] == "annealing":
         relaxer_table, own = _suited_annealing(tables.get("relaxer", {}), system, potential, search, defaults)
-    elif _wanders(relaxer_table):
+    elif wanders(relaxer_table):
         own = presets.wandering_settings(schema.build("relaxer", relaxer_table))
     workers_table, hosting = resolve_workers(tables.get("workers", {}), needs_host(search, potential))
     if hosting is not None:
@@ -346,6 +345,11 @@ def _suited_annealing(
     needed = {"hot", "cold", "dt", "friction", "max_step"}
     full = {"kind": "annealing", **table}
     if needed - set(table):
+        if not potential.traceable:
+            raise InputError(
+                "an annealing around a calculator needs its temperatures and time step: give relaxer.hot, cold, dt, friction "
+                "and max_step, or use --method minima-hopping"
+            )
         bond = float(np.mean(system.bond_lengths))
         parent = system.structure(np.zeros((1, len(system.numbers), 3)))
         with jax.enable_x64(True):
@@ -358,7 +362,7 @@ def _suited_annealing(
     return full, {"max_steps": full["settle"] + full["n_steps"] + 1000, "walkers": 16}
 
 
-def _wanders(table: Mapping) -> bool:
+def wanders(table: Mapping) -> bool:
     """Whether a [relaxer] leaves the basin it begins in."""
     kind = table.get("kind")
     return isinstance(kind, str) and registry.find("relaxer", kind).wanders  # type: ignore[attr-defined]

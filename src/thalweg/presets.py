@@ -217,7 +217,7 @@ def suited_weights(model: str, system: System, potential: Potential) -> str:
     """Name of the weights of a learned component (its class) that ship for a system; empty where there are none."""
     species, periodic = {int(z) for z in np.asarray(system.numbers)}, any(system.pbc)
     name = ""
-    if isinstance(potential, LennardJones) and len(species) == 1 and not periodic:
+    if isinstance(potential, LennardJones) and len(species) == 1 and not periodic and model != "Strider":
         annealing = next(name for name, most in SIZES.items() if len(system.numbers) <= most)
         name = {"Learn2Hop": "learn2hop-lj13", "LearnedHopping": "hop-lennard-jones"}.get(model, annealing)
     elif model == "LearnedAnnealing" and isinstance(potential, Gupta) and not periodic:
@@ -315,7 +315,9 @@ def wandering_settings(relaxer: Relaxer) -> dict:
 def hosted_settings(search: Search, hosting: Hosting) -> dict:
     """What suits searches around workers: as many proposals at a time as keep them busy.
 
-    Taken in as they were asked for, results wait for the slowest of them: then twice as many as workers.
+    Taken in as they were asked for, results wait for the slowest of them: then twice as many as workers. Of ladders whole ones.
     """
     walkers = hosting.count if hosting.order == "arrival" or hosting.count == 1 else 2 * hosting.count
+    rungs = getattr(search, "rungs", 1)
+    walkers = -(-walkers // rungs) * rungs
     return {"walkers": walkers, "finish": True, **getattr(search, "hosted", {})}

@@ -18,14 +18,15 @@ import jax  # noqa: E402
 import numpy  # noqa: E402
 
 import thalweg  # noqa: E402
-from thalweg import report_run  # noqa: E402
+from thalweg import config, report_run  # noqa: E402
+from thalweg.choice import choose  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
 from thalweg.commands.inputs import limits_of, tables_of, workers_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.keeper import Keeper  # noqa: E402
 from thalweg.commands.summary import summary  # noqa: E402
 from thalweg.config import Resolved, parse_toml, resolve, resolve_stop, resolve_workers, to_toml  # noqa: E402
-from thalweg.display import Live  # noqa: E402
+from thalweg.display import Live, paragraph  # noqa: E402
 from thalweg.errors import InputError, PotentialError, RunFolderError  # noqa: E402
 from thalweg.export import export  # noqa: E402
 from thalweg.references import best_known  # noqa: E402
@@ -83,7 +84,7 @@ def _elsewhere(resolved: Resolved, workers: dict) -> Resolved:
 
 
 def _begin(tables: dict, options: Namespace) -> int:
-    resolved = resolve(tables)
+    resolved, why = chosen(tables)
     text = to_toml(resolved.tables)
     folder = Path(options.output) if options.output else new_folder(resolved.name)
     meta = {
@@ -102,7 +103,21 @@ def _begin(tables: dict, options: Namespace) -> int:
     }
     with Store.create(folder, meta) as store:
         _write_input(store, text)
+        if why and not options.quiet:
+            print(paragraph("method", f"{resolved.tables['search']['kind']}: {why}"), flush=True)
         return _search(resolved, resolved.stop, store, options, resumed=False)
+
+
+def chosen(tables: dict) -> tuple[Resolved, str]:
+    """The run that tables describe and, where they ask for no search, why it is this one. What they say of one is kept."""
+    resolved = resolve(tables)
+    if tables.get("search"):
+        return resolved, ""
+    wanders = config.wanders(tables.get("relaxer", {}))
+    choice = choose(resolved.search, resolved.relaxation, resolved.system, resolved.settings, resolved.hosting, wanders)
+    if choice.kind != resolved.tables["search"]["kind"]:
+        resolved = resolve({**tables, "search": {"kind": choice.kind}})
+    return resolved, choice.why
 
 
 def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, resumed: bool, reason: str = "") -> int:

@@ -39,6 +39,8 @@ SLOW = (
     "gaussian", "qchem", "turbomole", "octopus", "elk", "dmol", "onetep", "openmx", "fleur", "socketio",
 )  # fmt: skip
 
+#: Those of them that are models, whose energies cost milliseconds on a good machine.
+MODELS = ("mace", "fairchem")
 #: Packages that look for a self-consistent wave function, of which an atom costs little.
 WAVE_FUNCTIONS = ("tblite", "xtb", "dftb")
 #: Binding energy per atom (eV) that nothing reaches: tungsten and tantalum carbide, the strongest solids, have below 9.
@@ -264,8 +266,7 @@ def _alone(potential: BlackBox, number: int) -> float:
     from ase.calculators.calculator import BaseCalculator
 
     calculator = potential.create()
-    asks_programs = any("FileIO" in base.__name__ for base in type(calculator).__mro__)
-    if asks_programs or _parts(calculator) & set(SLOW) or not isinstance(calculator, BaseCalculator):
+    if _files(calculator) or _parts(calculator) & set(SLOW) or not isinstance(calculator, BaseCalculator):
         return float("nan")
     atoms = Atoms(numbers=[number], positions=[[5.0, 5.0, 5.0]], cell=[10, 10, 10])
     atoms.calc = calculator
@@ -284,6 +285,19 @@ def _lowest_possible(potential: BlackBox, numbers: bytes) -> float:
         return -np.inf
     bound = float(counts @ (alone - STRONGEST))
     return bound if np.isfinite(bound) else -np.inf
+
+
+def takes_programs(potential: Potential) -> bool:
+    """Whether one energy takes a run of another program, or a density functional: then nothing is evaluated to try."""
+    if not isinstance(potential, BlackBox):
+        return False
+    calculator = potential.create()
+    return _files(calculator) or bool(_parts(calculator) & (set(SLOW) - set(MODELS)))
+
+
+def _files(calculator) -> bool:
+    """Whether a calculator speaks with a program by files."""
+    return any("FileIO" in base.__name__ for base in type(calculator).__mro__)
 
 
 def _parts(calculator) -> set[str]:
