@@ -137,19 +137,21 @@ def builder_card(path: Path) -> str:
     about, scores = held["about"], held["about"]["scores"]
     made, train = about["molecules"], about["input"]["train"]
     species = ", ".join(chemical_symbols[z] for z in held["species"])
+    right = [f"{100 * scores[k]:.1f} %" for k in ("accuracy", "chosen")]
     lines = [
         "## builder",
         "",
-        f"A network that builds molecules of {species} (`--method builder`), {path.stat().st_size / 1024:.0f} kB with the names "
-        "and energies of the molecules that it learned from.",
+        f"A network that builds molecules of {species} (`--method builder`), {path.stat().st_size / 1024:.0f} kB with the "
+        "names and energies of the molecules that it learned from.",
         "",
-        f"- Trained on {len(about['isomers']):,} molecules with up to {made['heavy']} heavy atoms, enumerated under this project's "
-        f"rules, in their minima and {made['displaced']} structure beside each by {made['method']}: "
-        f"{about['structures']['train']:,} structures, {about['structures']['test']:,} more held out. {about['epochs']} epochs, "
-        f"seed {train['seed']}, {about['cpu_seconds']:.0f} CPU-s; {about['date']}, JAX {about['jax']}. `thalweg train builder`.",
+        f"- Trained on {len(about['isomers']):,} molecules with up to {made['heavy']} heavy atoms, enumerated under this "
+        f"project's rules, in their minima and {made['displaced']} structure beside each by {made['method']}: "
+        f"{about['structures']['train']:,} structures, {about['structures']['test']:,} more held out. "
+        f"{about['epochs']} epochs, seed {train['seed']}, {about['cpu_seconds']:.0f} CPU-s; {about['date']}, "
+        f"JAX {about['jax']}. `thalweg train builder`.",
         f"- Errors on molecules held out: energy {1000 * scores['energy']:.1f} meV per atom, components of forces "
-        f"{scores['force']:.3f} eV/Å; {100 * scores['accuracy']:.1f} % of places are judged right, and in "
-        f"{100 * scores['chosen']:.1f} % of states the most valuable placement is a right one.",
+        f"{scores['force']:.3f} eV/Å; {right[0]} of places are judged right, and in {right[1]} of states the most valuable "
+        "placement is a right one.",
         "- **Not for:** other elements, ions, radicals, and energies: those are to build and to relax with, not to report.",
         "",
     ]

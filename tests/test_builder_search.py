@@ -12,7 +12,7 @@ from thalweg.agents.assembly import HYDROGENS_APART, assembled
 from thalweg.agents.builder_energy import BuilderEnergy
 from thalweg.agents.builder_files import SHIPPED, load_builder, save_builder
 from thalweg.agents.constitution import bonded, constitutions
-from thalweg.agents.policy import Greedy, Softmax, Uniform
+from thalweg.agents.policy import Softmax, Uniform
 from thalweg.agents.replay import Replay
 from thalweg.config import resolve
 from thalweg.errors import InputError
@@ -27,6 +27,7 @@ from thalweg.testing import check_search
 
 SIZES = {"width": 16, "gaussians": 8, "blocks": 2, "heads": 2}
 EMT = {"kind": "calculator", "calculator": "emt"}
+QUICK = {"candidates": 2, "steps": 5}
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def file(network, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ethanol():
-    return cluster(molecule("CH3CH2OH").numbers, BlackBox("emt"))
+def methanol():
+    return cluster(molecule("CH3OH").numbers, BlackBox("emt"))
 
 
 @pytest.mark.parametrize("numbers", [[8, 1, 6, 1, 6, 1, 1, 1, 1], [1, 1], [6], [6, 6, 8]])
@@ -170,13 +171,13 @@ def test_its_energy_is_a_potential(network):
     np.testing.assert_allclose(np.asarray(out.atomic_energies).sum(), out.energy, rtol=1e-5)
 
 
-def test_it_is_a_search(file, ethanol):
-    check_search(Builder(builder=file, candidates=2, steps=5, learn_from=3, updates=1), ethanol)
+def test_it_is_a_search(file, methanol):
+    check_search(Builder(builder=file, candidates=2, steps=5, learn_from=3, updates=1), methanol)
 
 
 def test_it_learns_from_an_episode_on_and_not_before(file):
     tables = {"system": {"formula": "CH4O"}, "potential": EMT}
-    made = resolve({**tables, "search": {"kind": "builder", "builder": file, "learn_from": 2, "updates": 1, "steps": 3}})
+    made = resolve({**tables, "search": {"kind": "builder", "builder": file, "learn_from": 2, "updates": 1, **QUICK}})
     from thalweg.run import open_session
     from thalweg.settings import Stop
 
