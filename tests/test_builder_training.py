@@ -82,6 +82,13 @@ def test_other_sections_are_refused():
         builder_recipe.resolve({"builder": {}, "tune": {}})
 
 
+def test_data_without_what_learns_from_it_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("[data]\nheavy = 3\n", encoding="utf-8")
+    assert cli.main(["train", "mine.toml"]) == 2
+    assert "add [builder] or [surrogate]" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_training_resumed_is_one_that_nobody_stopped(few, capsys):
     assert cli.main(["train", "mine.toml", "-o", "whole", "--out", "copy.json", "-q"]) == 0

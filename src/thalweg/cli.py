@@ -45,6 +45,11 @@ COMMANDS = {
     "show": ("what a run has found", "show", "thalweg show thalweg-runs/LJ38-001"),
     "export": ("write a run's minima for other programs", "show", "thalweg export thalweg-runs/LJ38-001 minima.extxyz"),
     "bench": ("success rates and costs on problems with known answers", "", "thalweg bench lj38 --seeds 20"),
+    "compare": (
+        "several methods on one system: success at equal evaluations and at equal CPU time",
+        "compare",
+        "thalweg compare LJ38 --methods basin-hopping,learned,random --restarts 20 --evaluations 50000",
+    ),
     "reproduce": ("published tables run again, beside strong baselines", "reproduce", "thalweg reproduce learn2hop --quick"),
     "list": ("the components that inputs can name", "components", "thalweg list generators"),
     "check": ("test a component of your own", "components", "thalweg check my_file:MyPotential"),
@@ -294,7 +299,7 @@ def _anneal(p: argparse.ArgumentParser) -> None:
 
 
 def _train(p: argparse.ArgumentParser) -> None:
-    p.add_argument("file", metavar="FILE", nargs="?", help="a TOML input, or the name of one that ships (learn2hop, surrogate)")
+    p.add_argument("file", metavar="FILE", nargs="?", help="a TOML input, or one that ships (learn2hop, surrogate, builder)")
     p.add_argument("--resume", metavar="FOLDER", help="go on with the training in this folder exactly where it stopped")
     p.add_argument(
         "--updates",
@@ -329,6 +334,38 @@ def _export(p: argparse.ArgumentParser) -> None:
 
 def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("rest", nargs=argparse.REMAINDER, help="see `thalweg bench --help`")
+
+
+def _compare(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", metavar="SYSTEM", nargs="?", help="a formula, a structure file, or a TOML input")
+    _formula(p)
+    p.add_argument(
+        "--methods",
+        metavar="NAMES",
+        help="with commas between them; the others are tested against the first: names of `thalweg list searches`, learned (the "
+        "weights that ship for the system), or name=FILE.toml with [search], [relaxer] or [run]",
+    )
+    p.add_argument("--restarts", metavar="N", help="of each method (default: 20)")
+    p.add_argument("--evaluations", metavar="N", help="energy evaluations of a restart")
+    p.add_argument("--cpu", "--time", dest="cpu", metavar="SECONDS", help="CPU time of a restart, such as 60, 10m or 2h")
+    p.add_argument(
+        "--target",
+        metavar="E",
+        help='energy to reach, "known" or "best", the lowest that any finds (default: known, else best)',
+    )
+    p.add_argument("--tolerance", metavar="E", help="how near to it counts (default: as two records of one minimum are)")
+    p.add_argument("--seed", metavar="N", help="of the first restart; the next have the next (default: 0)")
+    p.add_argument("--workers", metavar="N", help="restarts at a time, in processes (default: 1)")
+    _potential(p)
+    p.add_argument(
+        "--calculator", metavar="NAME", help="any ASE calculator instead of a potential; arguments by --set key=value"
+    )
+    p.add_argument("--seeds", metavar="FILE", help="start also from these structures: a file, or the folder of a run")
+    p.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="such as potential.cutoff=2.5 or workers.count=4"
+    )
+    p.add_argument("--resume", metavar="FOLDER", help="go on with the comparison in this folder, or with more --restarts of it")
+    _output(p)
 
 
 def _reproduce(p: argparse.ArgumentParser) -> None:

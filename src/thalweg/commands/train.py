@@ -49,7 +49,10 @@ def train(options: Namespace) -> int:
         return _resume(options)
     if options.file is None:
         raise InputError("what is trained is missing; write thalweg train FILE.toml, or --resume FOLDER; see docs/training.md")
-    made = recipe.resolve(_with_options(recipe.read(options.file), options))
+    tables = recipe.read(options.file)
+    if "data" in tables:
+        raise InputError(f"{options.file} has [data] to learn from and not what learns; add [builder] or [surrogate]")
+    made = recipe.resolve(_with_options(tables, options))
     folder = Path(options.output) if options.output else new_folder(made.name)
     _fresh(folder)
     line = StatusLine(options.quiet)
