@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from thalweg import confidence
-from thalweg.errors import InputError
+from thalweg.errors import InputError, RunFolderError
+from thalweg.landscape import files
+from thalweg.landscape.states import Network
 from thalweg.references import best_known
 from thalweg.report import Confidence, Minimum, Move, Progress, ReportData, write_report
 from thalweg.report.data import Isomers
@@ -80,6 +82,7 @@ def report_data(store: Store) -> ReportData:
         agent_clouds=_picture(store, CLOUDS),
         isomers=_isomers(store, tables),
         n_distinct=store.n_minima,
+        landscape=_landscape(store),
     )
 
 
@@ -109,6 +112,15 @@ def _picture(store: Store, name: str) -> str:
     if name not in store.meta.get("products", ()) or not path.is_file():
         return ""
     return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _landscape(store: Store) -> Network | None:
+    """What `thalweg landscape` has left in the folder; None where that is nothing, or cannot be read."""
+    path = store.folder / files.FILE
+    try:
+        return files.read(path)[0] if path.is_file() else None
+    except RunFolderError:  # of a newer version, say; the report is written without it
+        return None
 
 
 def _traced(rows: list[dict]) -> list[dict]:

@@ -15,12 +15,13 @@ prepare_jax()  # before the imports below bring JAX in
 
 import numpy as np  # noqa: E402
 
-from thalweg import schema  # noqa: E402
+from thalweg import report_run, schema  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
 from thalweg.commands.inputs import enter_calculator  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.relax import positive, structures_and_potential  # noqa: E402
 from thalweg.composition import formula_of  # noqa: E402
+from thalweg.database import DATABASE  # noqa: E402
 from thalweg.display import StatusLine, energy, paragraph, percent, plural, seconds, table  # noqa: E402
 from thalweg.errors import InputError, PotentialError, RunFolderError  # noqa: E402
 from thalweg.landscape import files, thermodynamics  # noqa: E402
@@ -74,6 +75,9 @@ def landscape(options: Namespace) -> int:
     page = source.folder / PAGE
     temperature = temperature or _telling(network)
     write_landscape(page, network, temperature)
+    if (source.folder / DATABASE).is_file():  # the run's report has a section on it
+        with Store.open(source.folder) as store:
+            report_run.write(store)
     if not options.quiet:
         print(_said(network, temperature, stopped))
     print(paragraph("files", f"{source.folder}: {PAGE}, {files.FILE}"))

@@ -27,9 +27,8 @@ def summits(surface: Surface, a: np.ndarray, b: np.ndarray) -> list[tuple[np.nda
     """Highest places between coordinates a and b (d,), the highest first, and the direction (d,) of the path there."""
     cheap = surface.potential.traceable
     chain = interpolated(surface, a, b, IMAGES if cheap else FEW_IMAGES)
-    ends, _ = surface(np.array([a, b]))
-    probe = np.cos(np.arange(surface.dim) + 1.0)
-    stiffness = float(np.linalg.norm(surface.products(a, probe[None])) / np.linalg.norm(probe))
+    ends = [surface(x)[0] for x in (a, b)]
+    stiffness = _stiffness(surface, a)
     if not np.isfinite(stiffness) or not np.isfinite(ends).all():
         return []
     last = np.zeros(len(chain))
@@ -51,6 +50,12 @@ def summits(surface: Surface, a: np.ndarray, b: np.ndarray) -> list[tuple[np.nda
     tops.sort(key=lambda k: -energies[k])
     along = _tangents(path, energies)
     return [(path[k], along[k - 1]) for k in tops[:SUMMITS]]
+
+
+def _stiffness(surface: Surface, x: np.ndarray) -> float:
+    """A typical curvature at x."""
+    step = 1e-3 * surface.length * np.cos(np.arange(surface.dim) + 1.0)
+    return float(np.linalg.norm(surface(x + step)[1] - surface(x - step)[1]) / np.linalg.norm(2 * step))
 
 
 def _tangents(path: np.ndarray, energies: np.ndarray) -> np.ndarray:

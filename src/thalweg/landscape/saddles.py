@@ -17,6 +17,8 @@ from thalweg.landscape.surface import Surface, largest
 
 #: Lanczos: at most so many products; the residual of the mode, as part of its curvature, that is small enough.
 PRODUCTS, RESIDUAL = 24, 0.03
+#: Up to so many coordinates of a traceable potential the whole Hessian, made in one piece, takes less time.
+WHOLE = 120
 #: Longest step uphill, longest across it, and the first step off a saddle, in bond lengths.
 UPHILL, ACROSS, OFF = 0.15, 0.08, 0.02
 #: Steps across the mode between two uphill: while the mode still curves upwards, and once it curves down.
@@ -43,6 +45,9 @@ class Found(NamedTuple):
 
 def softest(surface: Surface, x: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, float]:
     """Direction (d,) of the lowest curvature at x, and that curvature, by Lanczos iterations from a guess."""
+    if surface.potential.traceable and surface.dim <= WHOLE:
+        found = surface.spectrum(x)
+        return (found[1][0], float(found[0][0])) if np.isfinite(found[0]).all() else (guess, float("nan"))
     zero = surface.zero_modes(x)
     v = _clean(guess, zero)
     basis, images = [v], []
@@ -130,8 +135,8 @@ def sharpened(surface: Surface, x: np.ndarray, gmax: float) -> Found | None:
 
 def described(surface: Surface, x: np.ndarray, energy: float) -> Found:
     """A stationary point with its vibrations."""
-    _, modes = surface.spectrum(x)
-    return Found(x, energy, surface.vibrations(x), modes[0])
+    hessian = surface.hessian(x)
+    return Found(x, energy, surface.vibrations(x, hessian), surface.spectrum(x, hessian)[1][0])
 
 
 def minimum_at(surface: Surface, x: np.ndarray, gmax: float) -> Found | None:

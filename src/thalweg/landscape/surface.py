@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from thalweg.dynamics.units import masses_of, units_of
@@ -48,7 +47,7 @@ class Surface:
 
     def __init__(self, potential: Potential, template: Structure, length: float):
         self.potential, self.template, self.length = potential, template, float(length)
-        self.numbers = np.asarray(template.numbers)
+        self.numbers = np.asarray(template.numbers, np.int32)
         self.evaluations = 0
         variables = potential.variables
         free = np.repeat((self.numbers >= 0) & ~np.asarray(template.fixed), 3)
@@ -120,29 +119,32 @@ class Surface:
         _, size, rows = np.linalg.svd(np.array(modes), full_matrices=False)
         return rows[size > 1e-4 * size[0]]  # atoms on a line do not turn about it
 
-    def spectrum(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def spectrum(self, x: np.ndarray, hessian: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Curvatures, ascending, and their directions (m, d) without the zero modes, not weighted by masses."""
-        return self._modes(x, np.ones(self.dim))
+        return self._modes(x, np.ones(self.dim), hessian)
 
-    def vibrations(self, x: np.ndarray) -> np.ndarray:
+    def vibrations(self, x: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
         """Energies ħω of the harmonic vibrations (eV; ω in reduced units), ascending; those of negative curvature negative."""
-        curvature = self._modes(x, 1 / np.sqrt(self.mass))[0]
+        curvature = self._modes(x, 1 / np.sqrt(self.mass), hessian)[0]
         scale = HBAR if self.units is not None and self.units.real else 1.0
         return scale * np.sign(curvature) * np.sqrt(np.abs(curvature))
 
-    def _modes(self, x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues and eigenvectors of the Hessian scaled on both sides by `weight` (d,), across the zero modes."""
+    def _modes(self, x: np.ndarray, weight: np.ndarray, hessian: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues and eigenvectors of the Hessian scaled on both sides by `weight` (d,), across the zero modes; NaN where
+        it is not known."""
+        hessian = self.hessian(x) if hessian is None else hessian
+        if not np.isfinite(hessian).all():
+            return np.full(1, np.nan), np.zeros((1, self.dim))
         zero = self.zero_modes(x) / weight  # what moves nothing, in scaled coordinates
         q = np.linalg.qr(zero.T, mode="complete")[0][:, len(zero) :] if len(zero) else np.eye(self.dim)
-        values, vectors = np.linalg.eigh(q.T @ (weight[:, None] * self.hessian(x) * weight) @ q)
+        values, vectors = np.linalg.eigh(q.T @ (weight[:, None] * hessian * weight) @ q)
         return values, (q @ vectors).T
 
     def _traced_points(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         size = 1 << (len(rows) - 1).bit_length()  # few sizes are compiled
         padded = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), 0)])
         with jax.enable_x64(True):
-            positions = jnp.asarray(np.moveaxis(self.positions(padded), 0, -1))
-            out = _evaluated(self._traced, positions, jnp.asarray(self.numbers)[:, None], self._space)
+            out = _evaluated(self._traced, np.moveaxis(self.positions(padded), 0, -1), self.numbers[:, None], self._space)
         energy, gradient, ok = (np.asarray(a) for a in out)
         gradient = np.moveaxis(gradient, -1, 0).reshape(size, -1)[: len(rows), self.free]
         return self._checked(energy[: len(rows)], gradient, ok[: len(rows)])
@@ -152,8 +154,8 @@ class Surface:
         whole = np.zeros((size, len(self._rest)))
         whole[: len(directions), self.free] = directions
         with jax.enable_x64(True):
-            along = jnp.asarray(np.moveaxis(whole.reshape(size, -1, 3), 0, -1))
-            out = _products(self._traced, jnp.asarray(self.positions(x)), along, jnp.asarray(self.numbers), self._space)
+            along = np.moveaxis(whole.reshape(size, -1, 3), 0, -1)
+            out = _products(self._traced, self.positions(x), along, self.numbers, self._space)
         return np.moveaxis(np.asarray(out), -1, 0).reshape(size, -1)[: len(directions), self.free]
 
     def _points(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

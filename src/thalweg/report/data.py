@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from thalweg.landscape.states import Network
+
 
 @dataclass(frozen=True)
 class Minimum:
@@ -130,6 +132,7 @@ class ReportData:
     agent_maps: str = ""  # SVG: what an agent expected of every placement as it built (`thalweg.agents.pictures`)
     agent_clouds: str = ""  # SVG: the same of a builder of molecules (`thalweg.agents.clouds`)
     isomers: Isomers | None = None  # of free molecules around calculators
+    landscape: Network | None = None  # what `thalweg landscape` found between the minima
     n_distinct: int | None = None  # distinct minima of the whole run, where `minima` holds only the lowest
 
     @property

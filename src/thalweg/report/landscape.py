@@ -12,11 +12,11 @@ import thalweg
 from thalweg.landscape import thermodynamics
 from thalweg.landscape.states import Network
 from thalweg.landscape.tree import Node, barriers, trees
-from thalweg.report.charts import Axis
+from thalweg.report.charts import Axis, spread
 from thalweg.report.data import Minimum
+from thalweg.report.files import part, written
 from thalweg.report.format import MISSING, compact, count, duration, esc, number, percent, plural, script_json, ticks
 from thalweg.report.molecule import contact_radii, payload, still, xyz_link
-from thalweg.report.page import part, written
 from thalweg.report.sections import SHOWN, figure, file_name, fold, pairs, section, table
 
 #: Levels at which minima meet in the graph; rows of tables that are open, and at most; curves of occupations.
@@ -38,7 +38,7 @@ def render_landscape(network: Network, temperature: float) -> str:
     order = network.order()
     shown = [] if network.variables is not None else [_minimum(network, int(k)) for k in order[:SHOWN]]
     units = f"energies in {network.units[0]}, lengths in {network.units[1]}"
-    graph, drawn = disconnectivity(network)
+    graph, drawn = disconnectivity(network, len(shown))
     body = (
         _facts(network),
         section("graph", "Disconnectivity graph", _GRAPH.format(graph=graph)),
@@ -62,8 +62,20 @@ def render_landscape(network: Network, temperature: float) -> str:
     )
 
 
-def disconnectivity(network: Network) -> tuple[str, dict]:
-    """The graph as SVG text, which scripts make zoomable, and what they need for that."""
+def landscape(network: Network) -> str:
+    """What of a landscape goes into the report of its run: the graph, occupations, and the transition states."""
+    return (
+        section("graph", "Disconnectivity graph", _GRAPH.format(graph=disconnectivity(network)[0]))
+        + section("occupation", "Which minima are occupied", thermal(network))
+        + section("saddles", "Transition states", f'<div class="card">{_saddles(network)}<p class="hint">{_PAGE}</p></div>')
+    )
+
+
+def disconnectivity(network: Network, shown: int = 0) -> tuple[str, dict]:
+    """The graph as SVG text, which scripts make zoomable, and what they need for that.
+
+    The lowest `shown` minima are those that the page's viewer shows.
+    """
     found = trees(network, LEVELS)
     leaves = _leaves(found)
     energies = [m.energy for m in network.minima]
@@ -81,7 +93,7 @@ def disconnectivity(network: Network) -> tuple[str, dict]:
         m, r = network.minima[leaf.minimum], rank[leaf.minimum]
         said = f"Minimum {r + 1}: {number(m.energy)} {network.units[0]}" + (f", {m.group}" if m.group else "")
         label = f'<text x="{x.at(leaf.x)}" y="{y.at(leaf.energy) + 15:.1f}">{r + 1}</text>' if len(leaves) <= _NUMBERED else ""
-        show = f' data-show="{r}"' if r < SHOWN and network.variables is None else ""
+        show = f' data-show="{r}"' if r < shown else ""
         ends.append(
             f'<g class="leaf"{show}><title>{esc(said)}</title>'
             f'<circle cx="{x.at(leaf.x)}" cy="{y.at(leaf.energy)}" r="4"/>{label}</g>'
@@ -156,8 +168,8 @@ def thermal(network: Network) -> str:
 
 
 def _lines(t: np.ndarray, curves: list, unit: str, label: str, low: float, high: float) -> str:
-    """Curves (name, values) against temperatures, each named at its highest place."""
-    left, right, top, bottom = 62.0, 450.0, 30.0, 268.0
+    """Curves (name, values) against temperatures, each named at its end."""
+    left, right, top, bottom = 62.0, 428.0, 30.0, 268.0
     ax, ay = Axis(0.0, float(t[-1]), left, right), Axis(low, high, bottom, top)
     values, decimals = ticks(low, high, 5)
     parts = [f'<text class="label" x="2" y="14">{esc(label)}</text>']
@@ -172,13 +184,13 @@ def _lines(t: np.ndarray, curves: list, unit: str, label: str, low: float, high:
             f'<text class="tick" x="{ax.at(float(v))}" y="{bottom + 16}" text-anchor="middle">{compact(float(v))}</text>'
         )
     parts.append(f'<text class="label" x="{(left + right) / 2:g}" y="{bottom + 35}" text-anchor="middle">{esc(unit)}</text>')
+    ends = sorted(range(len(curves)), key=lambda k: -float(curves[k][1][-1]))
+    spots = dict(zip(ends, spread([ay.at(float(curves[k][1][-1])) for k in ends], 14.0, top, bottom), strict=True))
     for k, (name, curve) in enumerate(curves):
         path = "L".join(f"{ax.at(float(a))} {ay.at(float(b))}" for a, b in zip(t, curve, strict=True))
-        peak = int(np.argmax(curve))
         said = f"<title>Minimum {name}</title>" if name else ""
-        at, over = min(ax.at(float(t[peak])) + 5, right - 8), ay.at(float(curve[peak])) - 5
-        text = f'<text class="rank" x="{at}" y="{over}">{name}</text>'
-        parts.append(f'<g>{said}<path class="curve kind{k}" d="M{path}"/>{text if name else ""}</g>')
+        text = f'<text class="tick" x="{right + 7}" y="{spots[k] + 4:.1f}">{name}</text>' if name else ""
+        parts.append(f'<g>{said}<path class="curve kind{k}" d="M{path}"/>{text}</g>')
     words = f"{label} from {compact(float(t[0]))} to {compact(float(t[-1]))} {unit}."
     return f'<svg class="chart" viewBox="0 0 460 310" role="img" aria-label="{esc(words)}">{"".join(parts)}</svg>'
 
@@ -284,6 +296,9 @@ _GRAPH = """<figure class="card">{graph}
 is known. Parts that no known transition state joins stand side by side.
 <span class="needs-js">Click the graph, then scroll to zoom (with Shift: energies alone); drag to move; on touch screens, pinch.
 </span></p></figure>"""
+
+_PAGE = """Minima are numbered from the lowest of those that the search for transition states knows, which may be more than the
+run's own: landscape.html beside this page lists them all."""
 
 _WORDS = """<p>Paths between pairs of minima were begun with a doubly nudged elastic band between their best superpositions;
 each summit of a band, and starts beside minima along their soft modes, were followed uphill along the softest mode and downhill
