@@ -42,6 +42,11 @@ COMMANDS = {
         "train",
         "thalweg train learn2hop.toml --out weights.json",
     ),
+    "reinforce": (
+        "let a builder of molecules learn from several formulas at once",
+        "reinforce",
+        "thalweg reinforce C4H4O2 C3H6O3 --evaluations 300 --workers 4",
+    ),
     "show": ("what a run has found", "show", "thalweg show thalweg-runs/LJ38-001"),
     "export": ("write a run's minima for other programs", "show", "thalweg export thalweg-runs/LJ38-001 minima.extxyz"),
     "bench": ("success rates and costs on problems with known answers", "", "thalweg bench lj38 --seeds 20"),
@@ -236,6 +241,12 @@ def _search(p: argparse.ArgumentParser) -> None:
     _output(p)
 
 
+def _reinforce(p: argparse.ArgumentParser) -> None:
+    p.add_argument("formulas", metavar="FORMULA", nargs="+", help="of molecules, each a run of its own")
+    _method(p)
+    _output(p)
+
+
 def _formula(p: argparse.ArgumentParser) -> None:
     p.add_argument("--formula", metavar="F", help="the formula, instead of the argument")
 
@@ -342,8 +353,8 @@ def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--methods",
         metavar="NAMES",
-        help="with commas between them; the others are tested against the first: names of `thalweg list searches`, learned (the "
-        "weights that ship for the system), or name=FILE.toml with [search], [relaxer] or [run]",
+        help="with commas between them, the others tested against the first: names of `thalweg list searches`, learned "
+        "(weights that ship for the system), or name=FILE.toml with [search], [relaxer] or [run]",
     )
     p.add_argument("--restarts", metavar="N", help="of each method (default: 20)")
     p.add_argument("--evaluations", metavar="N", help="energy evaluations of a restart")
@@ -356,6 +367,7 @@ def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument("--tolerance", metavar="E", help="how near to it counts (default: as two records of one minimum are)")
     p.add_argument("--seed", metavar="N", help="of the first restart; the next have the next (default: 0)")
     p.add_argument("--workers", metavar="N", help="restarts at a time, in processes (default: 1)")
+    p.add_argument("--walkers", metavar="N", help="walkers side by side of every method (default: what each has)")
     _potential(p)
     p.add_argument(
         "--calculator", metavar="NAME", help="any ASE calculator instead of a potential; arguments by --set key=value"

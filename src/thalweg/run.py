@@ -16,6 +16,7 @@ from thalweg.finish import finish
 from thalweg.host import HostSession
 from thalweg.leaves import as_leaves
 from thalweg.ledger import Ledger, load_state, save_state
+from thalweg.objective.base import Workers
 from thalweg.objective.evaluate import Evaluate
 from thalweg.objective.workers import open_workers
 from thalweg.potentials.base import Potential
@@ -223,12 +224,20 @@ def run(
             reason = stop.reason(now) or ("interrupted" if interrupted() else None)
         final, state = None, session.state if isinstance(session, HostSession) else None
         if settings.finish and isinstance(session, HostSession) and reason != "interrupted" and not interrupted():
-            final = finish(session, _hop(relaxation, system, settings), hosting or Hosting(), reason, store)
-            now = replace(now, evaluations=now.evaluations + sum(e.evaluations for e in session.finals))
-            now = now if final is None else replace(now, best=final.energy)
+            final, now = finished(session, relaxation, hosting or Hosting(), reason, store)
         return Result(session.ledger, now, reason, session.moves(), final, state)
     finally:
         session.close()
+
+
+def finished(
+    session: HostSession, relaxation: Relaxation, hosting: Hosting, reason: str, store: Store | None
+) -> tuple[Record | None, Progress]:
+    """The lowest structure relaxed after the end (`thalweg.finish`), and the snapshot with what that took."""
+    final = finish(session, _hop(relaxation, session.system, session.settings), hosting, reason, store)
+    now = session.progress()
+    now = replace(now, evaluations=now.evaluations + sum(e.evaluations for e in session.finals))
+    return final, now if final is None else replace(now, best=final.energy)
 
 
 def needs_host(search: Search, potential: Potential) -> bool:
@@ -237,17 +246,27 @@ def needs_host(search: Search, potential: Potential) -> bool:
 
 
 def open_session(
-    search: Search, relaxation: Relaxation, system: System, settings: Settings, hosting: Hosting | None = None
+    search: Search,
+    relaxation: Relaxation,
+    system: System,
+    settings: Settings,
+    hosting: Hosting | None = None,
+    workers: Callable[[], Workers] | None = None,
 ) -> Session | HostSession:
-    """The session that suits search and potential."""
+    """The session that suits search and potential; `workers` are others than those that `hosting` opens."""
     relaxation.relaxer.check(system.numbers, system.pbc)
     scale = energy_scale(relaxation, system)
     if not needs_host(search, relaxation.potential):
         return Session(search, relaxation, system, settings, scale)
     hosting = hosting or Hosting()
-    objective = Evaluate(_hop(relaxation, system, settings), soften=getattr(search, "soften", 0))
-    workers = lambda: open_workers(hosting.executor, hosting.count, objective, hosting.timeout)
-    return HostSession(search, system, settings, scale, workers, hosting.order)
+    objective = objective_of(search, relaxation, system, settings)
+    usual = lambda: open_workers(hosting.executor, hosting.count, objective, hosting.timeout)
+    return HostSession(search, system, settings, scale, workers or usual, hosting.order)
+
+
+def objective_of(search: Search, relaxation: Relaxation, system: System, settings: Settings) -> Evaluate:
+    """What workers do with a proposal of this search."""
+    return Evaluate(_hop(relaxation, system, settings), soften=getattr(search, "soften", 0))
 
 
 def _hop(relaxation: Relaxation, system: System, settings: Settings) -> Relaxation:

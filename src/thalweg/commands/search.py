@@ -87,22 +87,8 @@ def _begin(tables: dict, options: Namespace) -> int:
     resolved, why = chosen(tables)
     text = to_toml(resolved.tables)
     folder = Path(options.output) if options.output else new_folder(resolved.name)
-    meta = {
-        "name": resolved.name,
-        "n_atoms": len(resolved.system.numbers),
-        "units": resolved.units,
-        "input": text,
-        "command": shlex.join(["thalweg", *sys.argv[1:]]),
-        "versions": {
-            "thalweg": thalweg.__version__,
-            "jax": jax.__version__,
-            "numpy": numpy.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-    }
-    with Store.create(folder, meta) as store:
-        _write_input(store, text)
+    with Store.create(folder, meta_of(resolved)) as store:
+        write_input(store, text)
         if why and not options.quiet:
             print(paragraph("method", f"{resolved.tables['search']['kind']}: {why}"), flush=True)
         return _search(resolved, resolved.stop, store, options, resumed=False)
@@ -118,6 +104,24 @@ def chosen(tables: dict) -> tuple[Resolved, str]:
     if choice.kind != resolved.tables["search"]["kind"]:
         resolved = resolve({**tables, "search": {"kind": choice.kind}})
     return resolved, choice.why
+
+
+def meta_of(resolved: Resolved) -> dict:
+    """What a run's store says of it from the beginning."""
+    return {
+        "name": resolved.name,
+        "n_atoms": len(resolved.system.numbers),
+        "units": resolved.units,
+        "input": to_toml(resolved.tables),
+        "command": shlex.join(["thalweg", *sys.argv[1:]]),
+        "versions": {
+            "thalweg": thalweg.__version__,
+            "jax": jax.__version__,
+            "numpy": numpy.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+    }
 
 
 def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, resumed: bool, reason: str = "") -> int:
@@ -140,11 +144,7 @@ def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, re
                     f"none of the {book.relaxations:,} relaxations has a finite energy; check the potential on one structure "
                     "with `thalweg check`, or the calculator with `thalweg relax`"
                 )
-            store.commit(meta={"reason": reason or result.reason})
-            if result.best is not None:
-                export(store, store.folder / BEST, limit=1)
-            _write_products(resolved, result, store)
-            report_run.write(store)
+            write_results(resolved, result, store, reason)
     except (RunFolderError, InputError) as error:
         live.clear()
         keeper.rescue()
@@ -173,6 +173,15 @@ def new_folder(name: str) -> Path:
     raise RunFolderError(f"no number is left in {root}; choose a folder with --output")
 
 
+def write_results(resolved: Resolved, result: Result, store: Store, reason: str = "") -> None:
+    """Everything that a run leaves at its end, and why it ended."""
+    store.commit(meta={"reason": reason or result.reason})
+    if result.best is not None:
+        export(store, store.folder / BEST, limit=1)
+    _write_products(resolved, result, store)
+    report_run.write(store)
+
+
 def _write_products(resolved: Resolved, result: Result, store: Store) -> None:
     """Write what the search leaves besides structures, such as its agent; the run keeps the names."""
     if result.state is None or not isinstance(resolved.search, ModelSearch):
@@ -188,7 +197,7 @@ def _write_products(resolved: Resolved, result: Result, store: Store) -> None:
         store.commit(meta={"products": list(files)})
 
 
-def _write_input(store: Store, text: str) -> None:
+def write_input(store: Store, text: str) -> None:
     path = store.folder / INPUT
     try:
         path.write_text(text, encoding="utf-8")
@@ -207,7 +216,7 @@ def _kept_input(store: Store) -> tuple[dict, dict]:
     tables = parse_toml(text, f"the input in {store.folder}")
     path = store.folder / INPUT
     if not path.exists():
-        _write_input(store, text)
+        write_input(store, text)
         return tables, {}
     now = parse_toml(path.read_text(encoding="utf-8"), str(path))
     changed = [s for s in {**tables, **now} if s != "stop" and tables.get(s) != now.get(s)]
@@ -240,4 +249,4 @@ def _next_limits(resolved: Resolved, limits: dict, last: dict | None) -> Stop | 
     return None if left.reason(now) else left
 
 
-__all__ = ["resume", "run", "search"]
+__all__ = ["meta_of", "new_folder", "resume", "run", "search", "write_input", "write_results"]
