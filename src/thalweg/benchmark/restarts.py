@@ -187,7 +187,7 @@ def _finished(seeds, text: str, folder: Path, tolerance: float, workers: int) ->
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _resolved(text: str) -> Resolved:
     return resolve(parse_toml(text))
 
