@@ -40,10 +40,9 @@ def operations(x: np.ndarray, z: np.ndarray, tolerance: float) -> np.ndarray:
     lever = np.linalg.norm(np.cross(x[i] / r[i], x), axis=1)
     wide = np.flatnonzero(lever > 0.5 * lever.max())
     j = min(wide, key=lambda k: (len(like(k)), -lever[k]))
-    apart = np.linalg.norm(x[i] - x[j])
-    images = [
-        (p, q) for p, q in itertools.product(like(i), like(j)) if abs(np.linalg.norm(x[p] - x[q]) - apart) < 2 * tolerance
-    ]
+    first, second = like(i), like(j)
+    apart = np.linalg.norm(x[first][:, None] - x[second], axis=-1) - np.linalg.norm(x[i] - x[j])
+    images = [(first[p], second[q]) for p, q in np.argwhere(np.abs(apart) < 2 * tolerance)]
     source = _frame(x[i], x[j])
     kept = []
     for mirror in (1.0, -1.0):
