@@ -39,7 +39,7 @@ def test_pages_with_code_are_found():
 
 
 #: Pages whose code takes long, of subjects that have fast tests of their own.
-LONG = {"large-systems", "landscapes", "minimize", "dynamics", "filters", "potentials", "surrogates"}
+LONG = {"large-systems", "landscapes", "minimize", "dynamics", "filters", "potentials", "surrogates", "understand-a-landscape"}
 
 
 @pytest.mark.parametrize(
