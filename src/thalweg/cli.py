@@ -416,7 +416,7 @@ def _landscape(p: argparse.ArgumentParser) -> None:
     p.add_argument("-n", "--minima", metavar="N", help="how many of the lowest minima to begin with (default: 10)")
     p.add_argument("--pairs", metavar="I-J", help="only between these minima, such as 1-2,1-5, numbered from the lowest")
     p.add_argument("--around", metavar="N", help="searches from each of them alone, once they are joined (default: 6)")
-    p.add_argument("--temperature", metavar="T", help="of occupations: in K, or kT for model systems (default: a telling one)")
+    p.add_argument("--temperature", metavar="T", help="of occupations: K (default: 300), or kT of model systems")
     p.add_argument("--time", metavar="SECONDS", help='wall time, such as 60, 10m or 2h (default: 60 s; "none" lifts it)')
     p.add_argument("--evaluations", metavar="N", help="energy evaluations of this session at most")
     p.add_argument("--fmax", metavar="F", help="largest force left (default: 1e-6; 1e-3 around a calculator)")

@@ -41,8 +41,8 @@ MINIMA, AROUND, TIME = 10, 6, 60.0
 PAGE, EVERY = "landscape.html", 10.0
 #: Largest force, and how near energies of one minimum are: of potentials that are traced, and of calculators.
 EXACT, ROUGH = (1e-6, 1e-5), (1e-3, 1e-3)
-#: Rows of the table.
-SHOWN = 20
+#: Temperature of occupations, in K, unless told; rows of the table.
+ROOM, SHOWN = 300.0, 20
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,9 @@ def _pairs(options: Namespace, given: list[int]) -> list[tuple[int, int]] | None
 
 
 def _telling(network: Network) -> float:
-    """A temperature at which the lowest minimum is about half of all."""
+    """Room temperature of real systems; kT at which the lowest minimum of a model system is about half of all."""
+    if network.units[0] == "eV":
+        return ROOM
     grid = thermodynamics.suited_temperatures(network)
     lowest = thermodynamics.superposition(network, grid).occupation[:, network.order()[0]]
     return float(f"{grid[int(np.abs(lowest - 0.5).argmin())]:.2g}")

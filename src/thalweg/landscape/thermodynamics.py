@@ -14,6 +14,9 @@ import numpy as np
 
 from thalweg.landscape.states import Network
 
+#: Temperature (K) up to which charts of real systems go.
+HOTTEST = 3000.0
+
 
 class Thermodynamics(NamedTuple):
     """At temperatures (t,): what minima (n,) are occupied with (t, n), free energies above the lowest, heat capacity (t,).
@@ -66,4 +69,6 @@ def suited_temperatures(network: Network, count: int = 120) -> np.ndarray:
     lowest = superposition(network, grid).occupation[:, int(np.argmin(energies))]
     left = np.flatnonzero(lowest < 0.02)
     high = grid[left[0]] if len(left) else grid[-1]
+    if network.units[0] == "eV":
+        high = min(high, HOTTEST)
     return np.linspace(high / count, high, count)
