@@ -171,8 +171,9 @@ def _enter(
             if number is not None:
                 found.add(number)
     if not found:
+        why = f" ({surface.failure})" if surface.failure else ""
         raise PotentialError(
-            "none of the structures comes to rest in a minimum; relax them first: `thalweg relax`, with the same potential"
+            f"none of the structures comes to rest in a minimum{why}; relax them first, with the same energies: `thalweg relax`"
         )
     return sorted(found, key=lambda k: network.minima[k].energy)
 

@@ -133,9 +133,11 @@ def sharpened(surface: Surface, x: np.ndarray, gmax: float) -> Found | None:
     return None
 
 
-def described(surface: Surface, x: np.ndarray, energy: float) -> Found:
-    """A stationary point with its vibrations."""
+def described(surface: Surface, x: np.ndarray, energy: float) -> Found | None:
+    """A stationary point with its vibrations; None where the surface fails near it."""
     hessian = surface.hessian(x)
+    if not np.isfinite(hessian).all():
+        return None
     return Found(x, energy, surface.vibrations(x, hessian), surface.spectrum(x, hessian)[1][0])
 
 
@@ -146,7 +148,7 @@ def minimum_at(surface: Surface, x: np.ndarray, gmax: float) -> Found | None:
         if not end.converged:
             return None
         found = described(surface, end.x, end.energy)
-        if found.index == 0:
+        if found is None or found.index == 0:
             return found
         x = end.x + OFF * surface.length * found.mode / np.abs(found.mode).max()  # a saddle by symmetry: off it
     return None

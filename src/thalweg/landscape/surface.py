@@ -6,17 +6,24 @@ forces) and for calculators (curvature by central differences of the forces).
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
 
 from thalweg.dynamics.units import masses_of, units_of
+from thalweg.errors import InputError
+from thalweg.importing import reason
 from thalweg.leaves import as_leaves
 from thalweg.potentials.base import Potential
+from thalweg.potentials.black_box import BlackBox, atoms_of, single_point
 from thalweg.structure import Structure
 
 #: Displacement of central differences of forces, in bond lengths: errors of the forces over it, and of its square, are small.
 DIFFERENCE = 2e-3
+#: Parts of the fastest vibration below which it is not known whether one is real: of exact Hessians, and by differences.
+EXACT, DIFFERED = 1e-5, 4e-3
 #: Columns of a Hessian computed side by side.
 _COLUMNS = 64
 #: ħ in sqrt(eV amu) Å: energies of vibration are ħ times the root of the mass-weighted curvature.
@@ -42,13 +49,15 @@ class Surface:
 
     Coordinates x (d,) are those of the free atoms, one after the other, or the variables of a function of vectors.
     `evaluations` counts energies with forces, and each product with the Hessian as one (two by differences). Where a
-    potential fails, energy and gradient are NaN. `length` is a bond length, or for functions of vectors a step.
+    potential fails, energy and gradient are NaN, and `failure` says what a calculator said. `length` is a bond length, or
+    for functions of vectors a step.
     """
 
     def __init__(self, potential: Potential, template: Structure, length: float):
         self.potential, self.template, self.length = potential, template, float(length)
         self.numbers = np.asarray(template.numbers, np.int32)
-        self.evaluations = 0
+        self.evaluations, self.failure = 0, ""
+        self._calculator: Any = None
         variables = potential.variables
         free = np.repeat((self.numbers >= 0) & ~np.asarray(template.fixed), 3)
         self.free = np.flatnonzero(free) if variables is None else np.arange(variables)
@@ -124,10 +133,15 @@ class Surface:
         return self._modes(x, np.ones(self.dim), hessian)
 
     def vibrations(self, x: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
-        """Energies ħω of the harmonic vibrations (eV; ω in reduced units), ascending; those of negative curvature negative."""
+        """Energies ħω of the harmonic vibrations (eV; ω in reduced units), ascending; those of negative curvature negative.
+
+        What is negative by no more than errors of the curvature count as positive.
+        """
         curvature = self._modes(x, 1 / np.sqrt(self.mass), hessian)[0]
         scale = HBAR if self.units is not None and self.units.real else 1.0
-        return scale * np.sign(curvature) * np.sqrt(np.abs(curvature))
+        values = scale * np.sign(curvature) * np.sqrt(np.abs(curvature))
+        least = (EXACT if self.potential.traceable else DIFFERED) * np.abs(values).max()
+        return np.where(np.abs(values) < least, np.maximum(np.abs(values), 1e-9 * least), values)
 
     def _modes(self, x: np.ndarray, weight: np.ndarray, hessian: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues and eigenvectors of the Hessian scaled on both sides by `weight` (d,), across the zero modes; NaN where
@@ -159,16 +173,25 @@ class Surface:
         return np.moveaxis(np.asarray(out), -1, 0).reshape(size, -1)[: len(directions), self.free]
 
     def _points(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        energies, gradients, fine = [], [], []
-        for x in rows:
-            whole = Structure(
-                self.positions(x), self.template.numbers, self.template.cell, self.template.fixed, self.template.pbc
-            )
-            out = self.potential.evaluate(whole)
-            energies.append(float(out.energy))
-            gradients.append(-np.asarray(out.forces).ravel()[self.free])
-            fine.append(bool(out.ok))
-        return self._checked(np.array(energies), np.array(gradients), np.array(fine))
+        out = [self._point(x) for x in rows]
+        energies, gradients = np.array([e for e, _ in out]), np.array([g for _, g in out])
+        return self._checked(energies, gradients, np.isfinite(energies) & np.isfinite(gradients).all(1))
+
+    def _point(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """One point by a calculator, which serves on if it may and nothing failed."""
+        assert isinstance(self.potential, BlackBox)
+        present, t = self.numbers >= 0, self.template
+        calculator, self._calculator = self._calculator, None
+        try:
+            calculator = self.potential.create() if calculator is None or self.potential.fresh else calculator
+            out = single_point(atoms_of(t, present, self.positions(x), t.cell), present, calculator)
+        except InputError:
+            raise
+        except Exception as error:  # of the calculator
+            self.failure = reason(error)
+            return np.nan, np.full(self.dim, np.nan)
+        self._calculator = calculator
+        return out.energy, -out.forces.ravel()[self.free]
 
     def _checked(self, energy: np.ndarray, gradient: np.ndarray, ok: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.where(ok, energy, np.nan), np.where(ok[:, None], gradient, np.nan)
