@@ -301,8 +301,9 @@ def _caveats(verdict: Verdict) -> list[str]:
     }[verdict.origin]
     seeds = sorted({r.seed for j in judged for r in j.rows})
     said = [
-        f"target {verdict.target:,.8g} {verdict.unit} ({origin}), reached within {verdict.tolerance:.2g}; a restart ends there "
-        "or with its budget, and one that ended without counts as censored (Kaplan-Meier, 95 % bounds)",
+        f"target {verdict.target:,.8g} {verdict.unit} ({origin}), reached within {verdict.tolerance:.2g}; a restart ends "
+        f"{'' if verdict.origin == 'found' else 'there or '}with its budget, and one that ended without counts as censored "
+        "(Kaplan-Meier, 95 % bounds)",
         f"seeds {seeds[0]} to {seeds[-1]}, the same for all methods, each with its own defaults; every energy counts, those of "
         "relaxations that had not ended too",
         "CPU seconds are of all that a restart takes, fitting of models included; compilation is not, as far as a few "
@@ -320,7 +321,7 @@ def _caveats(verdict: Verdict) -> list[str]:
             f"{verdict.tolerance:.2g} of the target, by --tolerance otherwise"
         )
     limit = verdict.limits.get("evaluations")
-    over = [j.method.name for j in judged if limit is not None and min(r.evaluations for r in j.rows) > 1.1 * limit]
+    over = [j.method.name for j in judged if limit is not None and min(r.evaluations for r in j.rows) > 1.5 * limit]
     if over:
         said.append(
             f"{', '.join(over)}: walkers side by side spend more than {limit:,} evaluations before any can end; --walkers 1 "

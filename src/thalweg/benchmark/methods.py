@@ -12,6 +12,7 @@ import math
 import platform
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +26,7 @@ from pathlib import Path
 from thalweg import __version__, presets, registry
 from thalweg.benchmark.restarts import restart
 from thalweg.config import Resolved, parse_toml, read_input, resolve, to_toml
-from thalweg.errors import InputError, RunFolderError, ThalwegError, suggest
+from thalweg.errors import InputError, PotentialError, RunFolderError, ThalwegError, suggest
 from thalweg.networks.weights import SHIPPED, shipped
 from thalweg.run import run
 from thalweg.search.base import ModelSearch
@@ -195,14 +196,24 @@ def restarted(method: Method, seed: int, folder: Path, tolerance: float) -> Rest
     _warm(method.text)
     own = folder / re.sub(r"[^\w.-]", "-", method.name)
     shutil.rmtree(own / f"{seed:04d}", ignore_errors=True)  # one that was under way: its clock is not known
-    row = restart(method.text, seed, own, tolerance)
+    try:
+        row = restart(method.text, seed, own, tolerance)
+    except PotentialError as error:  # no energy at all, which is an outcome of this method
+        with Store.open(own / f"{seed:04d}") as store:
+            spent = (_clock(store) or [(0, 0.0)])[-1]
+        return Restart(method.name, seed, *spent, math.inf, " ".join(str(error).split()), ())
     with Store.open(own / f"{seed:04d}") as store:
-        clock = [(int(r["evaluations"]), float(r["cpu_seconds"])) for r in store.progress() if r.get("cpu_seconds") is not None]
+        clock = _clock(store)
     # Processes that evaluate energies are not in the run's own clock.
     share = row.cpu_seconds / clock[-1][1] if clock and clock[-1][1] else 1.0
     at = lambda n: min(next((c for m, c in clock if m >= n), math.inf) * share, row.cpu_seconds)
     falls = tuple((cost, at(n), e) for (n, e), (cost, _) in zip(row.trace, row.costs, strict=True))
     return Restart(method.name, seed, row.evaluations, row.cpu_seconds, row.energy, row.reason, falls)
+
+
+def _clock(store: Store) -> list[tuple[int, float]]:
+    """(evaluations, CPU seconds) of a run at each of its visits."""
+    return [(int(r["evaluations"]), float(r["cpu_seconds"])) for r in store.progress() if r.get("cpu_seconds") is not None]
 
 
 @lru_cache(maxsize=64)
@@ -314,12 +325,15 @@ def _rows(left, folder: Path, tolerance: float, workers: int, stopped: Callable[
             yield restarted(method, seed, folder, tolerance)
         return
     # New processes, not copies of this one: JAX has threads, which do not survive a fork.
-    pool = ProcessPoolExecutor(min(workers, max(len(left), 1)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(workers, max(len(left), 1)), mp_context=get_context("spawn"), initializer=_deaf)
     try:
-        for future in as_completed([pool.submit(restarted, m, s, folder, tolerance) for m, s in left]):
-            yield future.result()
-            if stopped():
-                return
+        futures = [pool.submit(restarted, m, s, folder, tolerance) for m, s in left]
+        for future in as_completed(futures):
+            if not future.cancelled():
+                yield future.result()
+            if stopped():  # those under way are waited for
+                for one in futures:
+                    one.cancel()
     except BrokenProcessPool:
         raise RunFolderError(
             "a process that ran restarts was killed, perhaps for want of memory; go on with fewer --workers: "
@@ -327,3 +341,8 @@ def _rows(left, folder: Path, tolerance: float, workers: int, stopped: Callable[
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _deaf() -> None:
+    """Leave Ctrl-C to the process that waits for this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

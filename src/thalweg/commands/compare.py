@@ -195,6 +195,6 @@ def _page(verdict: Verdict, command: str) -> str:
             (j.method.name, j.curve(cost), float(j.spent(cost).max()), [[(f[cost], f[2]) for f in r.falls] for r in j.rows])
             for j in verdict.judged
         ]
-        shown.append(success.Shown(section.title.capitalize(), section.head, section.lines, series, words))
+        shown.append(success.Shown(section.title[0].upper() + section.title[1:], section.head, section.lines, series, words))
     title = f"{verdict.system}: {', '.join(j.method.name for j in verdict.judged)}"
     return success.compared(title, command, shown, verdict.notes, verdict.unit)
