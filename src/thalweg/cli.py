@@ -205,9 +205,7 @@ def _potential(p: argparse.ArgumentParser) -> None:
 
 def _method(p: argparse.ArgumentParser) -> None:
     _system(p)
-    p.add_argument(
-        "--method", metavar="NAME", help="a name of `thalweg list searches` (default: what suits, and says why)"
-    )
+    p.add_argument("--method", metavar="NAME", help="a name of `thalweg list searches` (default: what suits, and says why)")
     p.add_argument("--agent", metavar="FILE", help="go on with agent.json (method asla) or builder.json (builder) of a run")
     p.add_argument("--seed", metavar="N", help="of the random numbers; the same seed gives the same search (default: 0)")
     p.add_argument("--walkers", metavar="N", help="walkers side by side (default: 64; 1 around a calculator)")

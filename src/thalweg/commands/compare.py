@@ -22,7 +22,7 @@ from thalweg.commands.inputs import known_target, tables_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.search import new_folder  # noqa: E402
 from thalweg.config import Resolved, resolve, to_toml  # noqa: E402
-from thalweg.display import bold  # noqa: E402
+from thalweg.display import bold, plural  # noqa: E402
 from thalweg.errors import InputError  # noqa: E402
 from thalweg.references import best_known  # noqa: E402
 from thalweg.report import success  # noqa: E402
@@ -50,7 +50,8 @@ def compare(options: Namespace) -> int:
     seeds = range(kept.about["seed"], kept.about["seed"] + kept.about["restarts"])
     with Interrupt(lambda: print("stopping after this restart; Ctrl-C again stops at once", flush=True)) as interrupt:
         if not options.quiet:
-            print(f"{about['name']}: {len(seeds)} restarts of {len(kept.methods)} methods, kept in {folder}", flush=True)
+            many = f"{plural(len(seeds), 'restart')} of {plural(len(kept.methods), 'method')}"
+            print(f"{about['name']}: {many}, kept in {folder}", flush=True)
         tell = (lambda row: None) if options.quiet else (lambda row: _tell(row, about["unit"]))
         measured(kept.methods, seeds, kept, kept.about["tolerance"], workers, tell, interrupt.pressed)
         if not kept.rows:
