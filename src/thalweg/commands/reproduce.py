@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,14 +10,19 @@ from thalweg.commands.environment import prepare_jax, whole
 
 prepare_jax()  # before the imports below bring JAX in
 
+from thalweg.benchmark.checks import checked  # noqa: E402
 from thalweg.benchmark.experiments import EXPERIMENTS, Cells, Experiment, Options, Table, chosen, experiment, run_table  # noqa: E402
+from thalweg.benchmark.headlines import shipped  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
+from thalweg.display import bold, paragraph, table  # noqa: E402
 from thalweg.errors import InputError  # noqa: E402
 
 
 def reproduce(options: Namespace) -> int:
     """Run the tables of an experiment that are not yet in the results file, and print them."""
+    if options.check:
+        return _check(options)
     if options.experiment is None:
         return _list()
     made = experiment(options.experiment)
@@ -24,27 +30,27 @@ def reproduce(options: Namespace) -> int:
     tables = [made.table(name) for name in _names(options.table) or ()]
     tables = tables or [t for t in made.tables if (t.quick or not given.quick) and (given.full or not t.expensive)]
     wanted = [(t, *chosen(t, _names(options.systems), _names(options.methods), given.quick)) for t in tables]
-    for table, *_ in wanted:
-        if table.expensive and not given.full:
-            raise InputError(f"the table {table.name} is expensive: {table.expensive}; add --full to run it")
+    for one, *_ in wanted:
+        if one.expensive and not given.full:
+            raise InputError(f"the table {one.name} is expensive: {one.expensive}; add --full to run it")
     path = Path(options.json or f"thalweg-runs/{made.name}{'-quick' if given.quick else ''}.json")
     cells = Cells(path, made.name)
     note = lambda text: print(text, flush=True)
     with Interrupt(lambda: note("stopping after this cell; Ctrl-C again stops at once")) as interrupt:
         print(f"{made.source}; cells are kept in {path}")
-        for table, systems, methods in wanted:
+        for one, systems, methods in wanted:
             if interrupt.pressed():
                 break
-            _print(table, run_table(table, systems, methods, given, cells, note, interrupt.pressed))
+            _print(one, run_table(one, systems, methods, given, cells, note, interrupt.pressed))
         if options.figures and not interrupt.pressed():
             _draw(made, Path(options.figures), cells.rows, given)
         return INTERRUPTED if interrupt.pressed() else 0
 
 
-def _print(table: Table, rows: list[dict]) -> None:
+def _print(of: Table, rows: list[dict]) -> None:
     """Show a table, as far as it got."""
-    print(f"\n{table.name}: {table.what}\n")
-    for section in table.sections(rows):
+    print(f"\n{of.name}: {of.what}\n")
+    for section in of.sections(rows):
         print(section.text)
 
 
@@ -55,13 +61,39 @@ def _draw(made: Experiment, folder: Path, rows: list[dict], given: Options) -> N
         print(f"wrote {path}")
 
 
+def _check(options: Namespace) -> int:
+    """Whether cells that take seconds still give what they gave when results were committed; 1 where one does not."""
+    if options.experiment is not None:
+        raise InputError("--check runs cells of all experiments; leave the name out")
+    lines, wrong = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        for check, value, fine in checked(Path(folder)):
+            where = f"{check.experiment} {check.table} {check.system} {check.method}"
+            lines.append([where, check.what, f"{value:.6g}", f"{check.low:g} to {check.high:g}", "" if fine else "CHANGED"])
+            print(f"{where}: {value:.6g}{'' if fine else ', which is not what was committed'}", flush=True)
+            wrong += not fine
+    print()
+    print(table(["cell", "", "now", "committed", ""], lines, (0, 1)))
+    if wrong:
+        print(f"{wrong} of {len(lines)} cells have changed: run their tables again and commit what they give")
+    return int(wrong > 0)
+
+
 def _list() -> int:
+    """What was published, what is found here, and what can be run."""
+    for said in shipped():
+        print(bold(f"{said.work}: {said.what}"))
+        print(paragraph("published", said.published))
+        print(paragraph("here", said.here))
+        print(paragraph("beside it", said.beside))
+        print(paragraph("again", said.command))
+    print()
     for name in EXPERIMENTS:
         made = experiment(name)
         print(f"{name}: {made.source}")
-        for table in made.tables:
-            print(f"  {table.name:15s}{table.what}{' (only with --full)' if table.expensive else ''}")
-            print(f"  {'':15s}systems: {', '.join(table.systems)}; methods: {', '.join(table.methods)}")
+        for one in made.tables:
+            print(f"  {one.name:17s}{one.what}{' (only with --full)' if one.expensive else ''}")
+            print(f"  {'':17s}systems: {', '.join(one.systems)}; methods: {', '.join(one.methods)}")
     return 0
 
 
