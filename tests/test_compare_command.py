@@ -12,6 +12,7 @@ from thalweg.benchmark import compare, methods
 from thalweg.benchmark.methods import Method, Restart, methods_of, restart_from, training_of
 from thalweg.config import parse_toml, resolve
 from thalweg.errors import InputError, RunFolderError
+from thalweg.report import success
 
 #: Cambridge Cluster Database.
 LJ7 = -16.505384
@@ -190,3 +191,13 @@ def test_mistakes_are_one_line(arguments, said, capsys, tmp_path, monkeypatch):
     assert err.count("\n") == 1
     assert any(word in err for word in said.split("|")), err
     assert not (tmp_path / "thalweg-runs").exists()
+
+
+def test_names_cannot_break_the_page():
+    verdict = verdict_of("a", "b")
+    series = [("<script>", j.curve(compare.CPU), 35.0, [[(1.0, -1.0)]]) for j in verdict.judged]
+    table = success.Shown("<b>", ("<i>",), (("</table>",),), series, success.CPU)
+    page = success.compared("<title>", "<lead>", [table], ["<note>"], "<eV>")
+    for mark in ("<script>", "<b>", "<i>", "<lead>", "<note>", "<eV>"):
+        assert mark not in page
+    assert page.count("</table>") == 1
