@@ -76,6 +76,9 @@ def test_bad_folders_are_one_line(starts, tmp_path, capsys):
     assert cli.main([*files_of, "lennard-jones"]) == 0
     assert cli.main([*files_of, "morse"]) == 3
     assert "another potential" in capsys.readouterr().err
+    ase.io.write(tmp_path / "one.extxyz", Atoms("X"))
+    assert cli.main(["landscape", str(tmp_path / "one.extxyz"), "--potential", "lennard-jones"]) == 2
+    assert "needs two atoms" in capsys.readouterr().err
     mixed = tmp_path / "mixed.extxyz"
     ase.io.write(mixed, [Atoms("X2", [[0, 0, 0], [0, 0, 1]]), Atoms("X3", np.eye(3))])
     assert cli.main(["landscape", str(mixed), "--potential", "lennard-jones"]) == 2

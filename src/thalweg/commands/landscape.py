@@ -30,6 +30,7 @@ from thalweg.landscape.states import Network  # noqa: E402
 from thalweg.landscape.surface import Surface  # noqa: E402
 from thalweg.landscape.tree import barriers  # noqa: E402
 from thalweg.potentials.base import Potential  # noqa: E402
+from thalweg.potentials.landscapes import Landscape  # noqa: E402
 from thalweg.report.landscape import write_landscape  # noqa: E402
 from thalweg.store import Store  # noqa: E402
 from thalweg.structure import Structure  # noqa: E402
@@ -126,10 +127,11 @@ def _begun(source: Source, fmax: float, tolerance: float) -> tuple[Surface, Netw
     """The surface, and the network in the folder, or an empty one."""
     first, potential = source.structures[0], source.potential
     numbers = np.asarray(first.numbers)
-    length = float(np.median(bonds_of(numbers[numbers >= 0], potential)))
-    if potential.variables is not None:
-        length = 1.0
+    vectors = isinstance(potential, Landscape)
+    length = potential.ripple[0] / 2 if vectors else float(np.median(bonds_of(numbers[numbers >= 0], potential)))
     surface = Surface(potential, first, length)
+    if surface.dim <= len(surface.zero_modes(surface.coordinates(first.positions))):
+        raise InputError(f"nothing in {source.name} can vibrate; a landscape needs two atoms, and one that moves")
     path = source.folder / files.FILE
     if path.exists():
         network, about = files.read(path)

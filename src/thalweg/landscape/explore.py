@@ -43,12 +43,12 @@ def explore(
 ) -> Iterator[Step]:
     """Search on, one search for each step, until nothing is left to try; whoever asks for steps decides when it is enough.
 
-    First pairs of minima (`pairs`, or those that would join the given minima with the lowest), then `around` searches from
-    each given minimum. The network is changed. A search draws from `seed` and from what was tried before it, so that one
-    that is taken up again goes on as it would have.
+    First pairs of minima, those that would join the given minima with the lowest, then `around` searches from each given
+    minimum; or only between the `pairs`. The network is changed. A search draws from `seed` and from what was tried before
+    it, so that one that is taken up again goes on as it would have.
     """
     while True:
-        pair = _next_pair(network, pairs) or _next_single(network, around)
+        pair = _next_pair(network, pairs) or (_next_single(network, around) if pairs is None else None)
         if pair is None:
             return
         count = network.tried.get(pair, 0)
@@ -110,15 +110,17 @@ def _between(surface: Surface, network: Network, pair: tuple[int, int], rng: np.
 
 
 def _alone(surface: Surface, network: Network, k: int, count: int, rng: np.random.Generator) -> list:
-    """One start beside a minimum: along its softest modes, each both ways, then along soft modes mixed at random."""
+    """One start beside a minimum: along its softest modes, each both ways, then in random directions."""
     x = surface.coordinates(network.minima[k].positions)
     values, modes = surface.spectrum(x)
+    if not np.isfinite(values).all():
+        return []
     size = LEAVE * surface.length
     if count < 2 * min(6, len(modes)):
         direction = modes[count // 2] * (1 if count % 2 == 0 else -1)
         size *= max(np.sqrt(max(values[0], 0) / values[count // 2]), 0.3)  # stiff ways lead up steeply
     else:
-        direction = (rng.normal(size=len(modes)) / np.sqrt(np.maximum(values, 1e-3 * values[-1]))) @ modes
+        direction = rng.normal(size=len(modes)) @ modes  # soft ones alone lead to the same low saddles again and again
     direction /= np.linalg.norm(direction)
     return [(x + size * direction / np.abs(direction).max(), direction)]
 
