@@ -379,9 +379,8 @@ def _compare(p: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "experiment", metavar="NAME", nargs="?", help="learn2hop, say; without it, what was published and is found, and all tables"
-    )
+    what = "learn2hop, say; without it, what was published, what is found, and all tables"
+    p.add_argument("experiment", metavar="NAME", nargs="?", help=what)
     p.add_argument("--check", action="store_true", help="run cells that take seconds, and compare them with what was committed")
     p.add_argument("--table", metavar="NAMES", help="only these tables, with commas between them")
     p.add_argument("--systems", metavar="NAMES", help="only these systems, such as LJ13,LJ19")

@@ -33,7 +33,8 @@ def read_structures(path: Path | str, format: str | None = None, minimum_distanc
     if not path.exists():
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = suggest(path.name, near) if near else ""
-        raise InputError(f"there is no file {path}.{hint if hint.startswith(' Did') else ''}")
+        mend = f".{hint}" if hint.startswith(" Did") else "; name one that is there, or a formula, such as LJ38"
+        raise InputError(f"there is no file {path}{mend}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the structure file in it")
     if format is not None and format not in ioformats:

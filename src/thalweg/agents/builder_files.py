@@ -90,9 +90,10 @@ def check_builder(held: Mapping, species) -> None:
     """
     strange = sorted({int(z) for z in np.asarray(species).ravel() if z >= 0} - set(held["species"]))
     if strange:
+        where = held.get("path", "the builder")
+        name = "the builder that ships" if where == str(SHIPPED) else where
         raise InputError(
-            f"{held.get('path', 'the builder')} was trained on {symbols(held['species'])} and knows no {symbols(strange)}; "
-            "train one on molecules with them"
+            f"{name} was trained on {symbols(held['species'])} and knows no {symbols(strange)}; train one on molecules with them"
         )
 
 
