@@ -100,6 +100,7 @@ def main() -> None:
     """Write the page."""
     text = NOTES.read_text(encoding="utf-8")
     text = text.replace("<lj38>", curves("lj38", (10_000, 30_000, 100_000, 300_000), (0.1, 0.3, 1.0, 3.0)))
+    text = text.replace("<lj75>", curves("lj75", (100_000, 300_000, 1_000_000), (1.0, 3.0, 10.0)))
     PAGE.write_text(text.replace("<crossover>", crossover()), encoding="utf-8")
 
 
