@@ -266,8 +266,8 @@ def _potentials_for(numbers: np.ndarray) -> str:
         return f"add --potential {' or --potential '.join(fitting)}"
     prefixes = ", ".join(f"{k} ({v})" for k, v in MODELS.items() if v)
     return (
-        f"none of the package has parameters for it; add --calculator NAME (any of ASE's: tblite, my_file:make), or --potential "
-        f"my_file:MyPotential, or write a model system by its prefix: {prefixes}"
+        f"none of the package has parameters for it; add --calculator NAME (any of ASE's: tblite, my_file:make), or "
+        f"--potential my_file:MyPotential, or write a model system by its prefix: {prefixes}"
     )
 
 
