@@ -125,18 +125,6 @@ def test_a_search_taken_up_again_goes_on_as_it_would_have(lj7, tmp_path):
     np.testing.assert_array_equal([s.energy for s in third.saddles], [s.energy for s in first.saddles])
 
 
-@pytest.mark.slow
-def test_all_twelve_saddles_of_lj7(lj7):
-    """There are twelve (Tsai and Jordan, above): searches find them, and no more minima than four."""
-    surface, network = lj7
-    for _ in explore(surface, network, 1e-7, around=150):
-        if len(network.saddles) >= 12:
-            break
-    for _ in explore(surface, network, 1e-7, around=network.tried[0, 0] + 10):
-        pass
-    assert (len(network.minima), len(network.saddles)) == (4, 12)
-
-
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"format": 1}', '{"format": 99}'])
 def test_a_damaged_file_is_one_line(tmp_path, text):
     path = tmp_path / "landscape.json"
