@@ -92,9 +92,8 @@ def check_builder(held: Mapping, species) -> None:
     if strange:
         where = held.get("path", "the builder")
         name = "the builder that ships" if where == str(SHIPPED) else where
-        raise InputError(
-            f"{name} was trained on {symbols(held['species'])} and knows no {symbols(strange)}; train one on molecules with them"
-        )
+        known, others = symbols(held["species"]), symbols(strange)
+        raise InputError(f"{name} was trained on {known} and knows no {others}; train one on molecules with them")
 
 
 def sizes_of(network: BuilderNetwork) -> dict[str, int | float | bool]:
