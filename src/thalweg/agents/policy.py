@@ -57,7 +57,8 @@ class Softmax(Policy):
     temperature: float = 0.1
 
     def __call__(self, key, values, allowed):
-        return jnp.argmax(jnp.where(allowed, values / self.temperature + jr.gumbel(key, values.shape, values.dtype), -jnp.inf))
+        noise = jr.gumbel(key, values.shape, jnp.result_type(float))
+        return jnp.argmax(jnp.where(allowed, values / self.temperature + noise, -jnp.inf))
 
 
 class Uniform(Policy):

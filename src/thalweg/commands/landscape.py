@@ -206,7 +206,7 @@ def _search(
         if interrupt.pressed():
             return "was interrupted"
         if most is not None and network.evaluations - spent >= most:
-            return f"used up {most:,} evaluations"
+            return f"used up {plural(most, 'evaluation')}"
         if not isinstance(limit, str) and now - began >= limit:
             return f"used up {seconds(limit)}"
     return "tried all that it was asked to"
