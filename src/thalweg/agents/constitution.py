@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from ase.data import covalent_radii
 
 from thalweg.agents.replay import mixed
-from thalweg.similarity.bonds import LONGEST
+from thalweg.similarity.bonds import bonds_of
+from thalweg.structure import Structure
 
 #: Rounds in which an atom hears of others: surroundings of so many bonds are told apart.
 ROUNDS = 8
@@ -14,10 +14,7 @@ ROUNDS = 8
 
 def bonded(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Bonds (atoms, atoms) of a free structure with atomic numbers (atoms,) at positions (atoms, 3) in Å."""
-    radii = covalent_radii[np.maximum(numbers, 0)]
-    away = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    near = away < LONGEST * (radii[:, None] + radii)
-    return near & ~np.eye(len(numbers), dtype=bool)
+    return bonds_of(Structure.create(positions, numbers)).bonded
 
 
 def constitutions(numbers: np.ndarray, bonds: np.ndarray, order: np.ndarray) -> np.ndarray:

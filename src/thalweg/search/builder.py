@@ -28,6 +28,7 @@ from thalweg.search.gofee import Member
 from thalweg.search.guard import relax_on
 from thalweg.search.memory import Memory, points_of
 from thalweg.search.model_guided import random_numbers
+from thalweg.similarity.isomers import fragments
 from thalweg.structure import Structure
 from thalweg.system import System
 from thalweg.typing import PyTree
@@ -217,9 +218,7 @@ def _whole(system: System, x: np.ndarray) -> np.uint64:
 
 def _one_molecule(system: System, x: np.ndarray) -> bool:
     """Whether everything hangs together."""
-    from scipy.sparse.csgraph import connected_components
-
-    return int(connected_components(bonded(np.asarray(system.numbers), x), directed=False)[0]) == 1
+    return fragments(Structure.create(x, system.numbers)) == 1
 
 
 def _anything(key, system: System):
