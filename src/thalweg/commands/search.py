@@ -198,6 +198,7 @@ def _write_products(resolved: Resolved, result: Result, store: Store) -> None:
 
 
 def write_input(store: Store, text: str) -> None:
+    """Write the full input (TOML) beside a run's database. Raises `RunFolderError` where it cannot be written."""
     path = store.folder / INPUT
     try:
         path.write_text(text, encoding="utf-8")
