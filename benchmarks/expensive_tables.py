@@ -37,15 +37,15 @@ def document(path: Path) -> dict:
 
 def row(held: dict, outcome: Outcome) -> str:
     """One method on one problem."""
-    budget = float(outcome.spent.max())
-    success, low, high = outcome.curve.at(budget)
+    curve = outcome.curve
+    success, low, high = curve.at(curve.common)
     n = sum(r.evaluations for r in outcome.rows)
     cpu = sum(r.cpu_seconds for r in outcome.rows)
     lowest = min(r.energy for r in outcome.rows)
     middle = float(np.median([r.energy for r in outcome.rows]))
     return (
         f"| `{shown(held)}` | {int(outcome.hits.sum())} of {len(outcome.rows)} "
-        f"| {success:.2f} [{low:.2f}, {high:.2f}] at {budget:,.0f} "
+        f"| {success:.2f} [{low:.2f}, {high:.2f}] at {curve.common:,.0f} "
         f"| {outcome.n50} | {lowest:.3f}, {middle:.3f} | {1e3 * cpu / n:.1f} |"
     )
 

@@ -32,6 +32,27 @@ def test_where_none_or_all_have_succeeded_the_bounds_are_exact_and_one_sided():
     np.testing.assert_allclose(nobody.at(7.0), (0, 0, 1 - 0.05 ** (1 / 20)))
 
 
+def test_restarts_that_were_stopped_early_are_not_counted_as_followed():
+    """Three of eight restarts are followed to 300, the others stopped at 100; nobody succeeds: at 300, three speak."""
+    spent = np.array([100] * 5 + [300] * 3, float)
+    curve = success_curve(np.zeros(8, bool), spent)
+    np.testing.assert_allclose(curve.at(100)[2], 1 - 0.05 ** (1 / 8))
+    np.testing.assert_allclose([curve.at(c)[2] for c in (101, 300, 900)], 1 - 0.05 ** (1 / 3))
+    assert str(median(curve, spent)) == "> 300 [100, > 300]"
+    assert median(success_curve(np.zeros(8, bool), np.full(8, 300.0))).low == math.inf
+    # A first event after that does not take back how little is known before it.
+    assert median(success_curve(np.arange(8) == 7, np.append(spent[:-1], 310))).low == 100
+
+
+def test_one_late_success_of_a_restart_that_alone_was_left_says_little():
+    """Nine of twenty succeed at 1, ten are stopped at 2, the last one succeeds at 3: of as many as 1 / (11 / 20) restarts."""
+    curve = success_curve(np.array([1] * 9 + [0] * 10 + [1], bool), np.array([1.0] * 9 + [2.0] * 10 + [3.0]))
+    before, end = curve.at(2.5), curve.at(3)
+    assert end[0] == 1
+    assert end[1] == max(before[1], 0.05 ** (11 / 20))
+    assert end[1] < 0.4
+
+
 def test_median_and_its_bounds():
     """The curve passes one half at 80, its upper bound at 12 (.5270), its lower bound never (.2468 at most)."""
     n50 = median(success_curve(HITS, SPENT), SPENT)

@@ -19,20 +19,28 @@ RISK = 0.05
 
 @dataclass(frozen=True)
 class Curve:
-    """Chance to have succeeded by a cost, with 95 % bounds; constant between the `cost` of one event and the next."""
+    """Chance to have succeeded by a cost, with 95 % bounds; constant between the `cost` of one event and the next.
+
+    Before the first event the upper bound is that of the restarts still `followed`, so it rises where one is stopped there.
+    """
 
     cost: np.ndarray  # (events,) ascending
     success: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    restarts: int = 0
-    hits: int = 0
+    followed: np.ndarray  # (restarts,) ascending: to which cost each restart was followed
+    hits: int
+    common: float  # to which every restart was followed, unless it succeeded before: shares until here need no model
+
+    @property
+    def restarts(self) -> int:
+        return len(self.followed)
 
     def at(self, cost: float) -> tuple[float, float, float]:
-        """Success, and its bounds, after this cost."""
+        """Success, and its bounds, after this cost; nothing is known after the last restart, so there its end counts."""
         k = int(np.searchsorted(self.cost, cost, side="right")) - 1
         if k < 0:
-            return 0.0, 0.0, 1 - RISK ** (1 / max(self.restarts, 1))
+            return 0.0, 0.0, 1 - RISK ** (1 / int((self.followed >= min(cost, self.followed[-1])).sum()))
         return float(self.success[k]), float(self.low[k]), float(self.high[k])
 
 
@@ -58,27 +66,32 @@ def success_curve(hits, spent) -> Curve:
     E. L. Kaplan and P. Meier, J. Am. Stat. Assoc. 53, 457 (1958), doi:10.1080/01621459.1958.10501452. The bounds are those of
     Greenwood's variance on the scale log(-log S), the exponential ones, which stay within 0 and 1 (J. D. Kalbfleisch and
     R. L. Prentice, The Statistical Analysis of Failure Time Data, Wiley 1980). They do not exist where all n have
-    succeeded, or none: there the exact one-sided bounds hold, success of at least .05^(1/n) or at most 1 - .05^(1/n).
+    succeeded, or none: there the exact one-sided bounds hold, success of at least .05^(1/n) or at most 1 - .05^(1/n). Where
+    some restarts were stopped before, n is the number of unstopped ones that would know as much: those still followed,
+    divided by the survival until then (R. Peto et al., Br. J. Cancer 35, 1 (1977), doi:10.1038/bjc.1977.1).
     """
     hits, spent = _checked(hits, spent)
     from scipy import stats  # takes a second to import
 
-    n = len(spent)
+    followed = np.sort(spent)
     if not hits.any():
         none = np.zeros(0)
-        return Curve(none, none, none, none, n, 0)
+        return Curve(none, none, none, none, followed, 0, float(followed[0]))
     left = stats.ecdf(stats.CensoredData.right_censored(spent, ~hits)).sf
     cost = np.unique(spent[hits])
     survival = left.evaluate(cost)
     inside = survival > 0
-    low, high = np.full(len(cost), RISK ** (1 / hits.sum())), np.ones(len(cost))
+    as_many = (spent >= cost[-1]).sum() / (survival[-2] if len(cost) > 1 else 1.0)
+    low, high = np.full(len(cost), RISK ** (1 / as_many)), np.ones(len(cost))
     if inside.any():
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # that they do not exist at the ends, as said above
             bounds = left.confidence_interval(1 - RISK, method="log-log")
         low[inside] = 1 - bounds.high.evaluate(cost[inside])
         high[inside] = 1 - bounds.low.evaluate(cost[inside])
-    return Curve(cost, 1 - survival, low, high, n, int(hits.sum()))
+        low[~inside] = np.maximum(low[~inside], low[inside].max())  # what was succeeded before stays so
+    common = float(followed[-1] if hits.all() else spent[~hits].min())
+    return Curve(cost, 1 - survival, low, high, followed, int(hits.sum()), common)
 
 
 def median(curve: Curve, spent=None) -> Median:
@@ -92,10 +105,18 @@ def median(curve: Curve, spent=None) -> Median:
         reached = np.flatnonzero(values >= near)
         return float(curve.cost[reached[0]]) if len(reached) else math.inf
 
-    # Of four restarts or fewer none may have succeeded, and half of all restarts still succeed at once.
-    low = 0.0 if curve.at(-1.0)[2] >= near else passes(curve.high)
+    low = min(passes(curve.high), _few_left(curve))
     budget = math.inf if spent is None or not len(spent) else float(np.max(spent))
     return Median(passes(curve.success), low, passes(curve.low), budget)
+
+
+def _few_left(curve: Curve) -> float:
+    """The cost from which on, before any event, too few restarts are followed to say that fewer than half succeed: four."""
+    few = int(math.log(RISK) / math.log(0.5))
+    if curve.restarts <= few:
+        return 0.0
+    stopped, end = curve.followed[-few - 1], curve.cost[0] if len(curve.cost) else curve.followed[-1]
+    return float(stopped) if stopped < end else math.inf
 
 
 @dataclass(frozen=True)

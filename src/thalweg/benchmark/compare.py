@@ -35,6 +35,12 @@ def read(path: Path) -> Outcome:
         raise InputError(f"{path} does not hold restarts; give files that `thalweg bench problem.toml` wrote") from None
 
 
+def shared(curves: Sequence[Curve]) -> float:
+    """The cost to which all restarts of all methods were followed, unless they succeeded before."""
+    failing = [c.common for c in curves if c.hits < c.restarts]
+    return min(failing) if failing else max(c.common for c in curves)
+
+
 def common(outcomes: list[Outcome], target: float | None = None, tolerance: float | None = None) -> list[Outcome]:
     """The same restarts judged by one target: the one given, the one they share, or the lowest that any of them found.
 
@@ -53,8 +59,7 @@ def common(outcomes: list[Outcome], target: float | None = None, tolerance: floa
 
 def table(names: list[str], outcomes: list[Outcome]) -> str:
     """Successes, medians and costs, one line each; and the log-rank test of each against the first."""
-    budget = min(float(o.spent[~o.hits].min()) if (~o.hits).any() else np.inf for o in outcomes)
-    budget = budget if np.isfinite(budget) else max(float(o.spent.max()) for o in outcomes)
+    budget = shared([o.curve for o in outcomes])
     width = max(map(len, names))
     lines = [
         f"target {outcomes[0].target:,.6g} within {outcomes[0].tolerance:.3g}; success after {budget:,.0f} evaluations",
@@ -166,11 +171,9 @@ class Verdict:
         return RISK / max(len(self.judged) - 1, 1)
 
     def common(self, cost: int) -> float:
-        """The highest cost to which every method that still has failures was followed, and no more than the budget."""
-        ends = [float(j.spent(cost)[~j.hits].max()) for j in self.judged if not j.hits.all()]
-        ends = ends or [max(float(j.spent(cost).max()) for j in self.judged)]
+        """The cost to which all restarts of all methods were followed, and no more than the budget."""
         limit = self.limits.get(("evaluations", "cpu")[cost])
-        return min([*ends, *([] if limit is None else [float(limit)])])
+        return min(shared([j.curve(cost) for j in self.judged]), math.inf if limit is None else float(limit))
 
     @property
     def sections(self) -> list[Section]:

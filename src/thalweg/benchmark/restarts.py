@@ -286,12 +286,12 @@ def _claim(folder: Path, text: str) -> None:
 def summary(outcome: Outcome) -> str:
     """What the restarts say, in a few lines."""
     n, hits = len(outcome.rows), int(outcome.hits.sum())
-    most = float(outcome.spent.max())
-    success, low, high = outcome.curve.at(most)
+    curve = outcome.curve
+    success, low, high = curve.at(curve.common)
     origin = "the lowest found here" if outcome.found_here else "given"
     lines = [
         f"target {outcome.target:,.6g} ({origin}), within {outcome.tolerance:.3g}: reached by {hits} of {n} restarts",
-        f"success after {most:,.0f} evaluations: {success:.2f}  (95 % bounds {low:.2f}-{high:.2f})",
+        f"success after {curve.common:,.0f} evaluations: {success:.2f}  (95 % bounds {low:.2f}-{high:.2f})",
         f"n50, evaluations at which half succeed: {outcome.n50}",
         f"CPU seconds per restart: {np.mean([r.cpu_seconds for r in outcome.rows]):.1f}, per 1000 evaluations: "
         f"{1e3 * sum(r.cpu_seconds for r in outcome.rows) / max(1, sum(r.evaluations for r in outcome.rows)):.2f}",
