@@ -32,6 +32,7 @@ CONVOLUTIONS = {
     "full": {**CHOOSING, "kernel": 11, "dilation": 1},
     "dilated-2": {**CHOOSING, "kernel": 7, "dilation": 2},
     "dilated-3": {**CHOOSING, "kernel": 5, "dilation": 3},
+    "dilated-4": {**CHOOSING, "kernel": 3, "dilation": 4},
     "dilated-3-plain": {**PLAIN, "kernel": 5, "dilation": 3},
     "uniform-pa": UNIFORM,
     "uniform-plain": BLIND,
@@ -64,6 +65,12 @@ REPRESENTATIONS = {
     "uniform": {**RELAXED, "policy": {"kind": "uniform"}},
     "plain": {**PLAIN, "representation": {"kind": "gaussian", "width": 0.4}},
     "gofee": MOLECULES["gofee"],
+}
+#: Where most atoms are given: what is built has to fit in between.
+BETWEEN = {
+    **{k: REPRESENTATIONS[k] for k in ("one-hot", "gaussian-0.4", "uniform", "gofee")},
+    "asla-pa": CHOOSING,
+    "uniform-pa": UNIFORM,
 }
 #: An agent that learned elsewhere, one that did not, and a control that does not learn.
 CONTROLLED = {
@@ -219,6 +226,7 @@ TABLES = (
     _table("benzene", "benzene without and with a model of the energy, beside controls", ("benzene",), MOLECULES, True),
     _table("aniline", "aniline with structures rebuilt in part", ("aniline",), REBUILDING),
     _table("graphene", "how atoms are shown to the network", ("graphene", "graphene-12", "graphene-xtb"), REPRESENTATIONS),
+    _table("boundary", "between two sheets of graphene that are turned", ("grain-boundary",), BETWEEN),
     _table("clusters", "an alloy in 3D by full and dilated convolutions", ("ni4au5",), CONVOLUTIONS),
     _table("surface", "adatoms of two metals on a third", ("surface",), ADATOMS),
     _table("transfer", "a cell twice as large, begun with an agent of the small one", ("surface-2", "graphene"), CONTROLLED),

@@ -38,11 +38,12 @@ METHODS: dict[str, dict] = {
     "uniform-pa": {"kind": "asla", "policy": {"kind": "uniform"}},
     "gofee": {"kind": "gofee"},
 }
-#: Networks that see as far, by more weights or fewer: 319,472, 82,352 and 30,032 for one species.
+#: Networks that see as far, by more weights or fewer: 319,472, 82,352, 30,032 for two species; least: the default in space.
 CONVOLUTIONS: dict[str, dict] = {
     "full": {"kind": "asla", "kernel": 11, "dilation": 1},
     "dilated-2": {"kind": "asla", "kernel": 7, "dilation": 2},
     "dilated-3": {"kind": "asla", "kernel": 5, "dilation": 3},
+    "dilated-4": {"kind": "asla", "kernel": 3, "dilation": 4},
     "uniform-pa": METHODS["uniform-pa"],
 }
 
@@ -186,6 +187,6 @@ def known_sections(rows: Sequence[Mapping]) -> list[Section]:
 
 
 KNOWN = Table(
-    "known", "searches for the structures that a success is measured by", tuple(n for n, p in PROBLEMS.items() if p.data),
+    "known", "searches for the structures that a success is measured by", tuple(n for n, p in PROBLEMS.items() if p.template),
     ("basin-hopping",), known_settings, known_measure, known_sections, (), parts=parts,
 )  # fmt: skip

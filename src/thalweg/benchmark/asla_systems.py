@@ -186,6 +186,30 @@ def sheet(edge: float, repeats: tuple[int, int] = (3, 2)) -> Atoms:
     return made
 
 
+#: Of the grain boundary (Å): half the width of both crystals, of what is built anew, and by how much the crystals are apart.
+GRAINS, OPEN, APART = 9.5, 3.4, -0.15
+
+
+def grains(edge: float) -> Atoms:
+    """Two sheets of graphite that meet in a line along y, turned by 21.8 degrees: the symmetric boundary Σ7.
+
+    One period, sqrt(7) edges (Å) long: the left crystal, with 2 a1 + a2 along y, and its mirror image; atoms that would be on
+    both sides of the line are one atom on it, as in the known structure of one ring of five and one of seven (O. V. Yazyev
+    and S. G. Louie, Phys. Rev. B 81, 195420 (2010), doi:10.1103/PhysRevB.81.195420). Those at most `OPEN` from it come last.
+    """
+    a1, a2 = edge, edge * np.exp(1j * np.pi / 3)
+    along = 2 * a1 + a2
+    i, j = np.mgrid[-9:10, -9:10].reshape(2, -1)
+    crystal = np.concatenate([i * a1 + j * a2, i * a1 + j * a2 + (a1 + a2) / 3]) * 1j * abs(along) / along
+    inside = (crystal.imag > -1e-6) & (crystal.imag < abs(along) - 1e-6) & (crystal.real > -GRAINS)
+    left = crystal[inside & (crystal.real < -0.5)] - APART / 2
+    middle = 1j * crystal[inside & (abs(crystal.real) <= 0.5) & (crystal.real < 1e-9)].imag
+    points = np.concatenate([left, -left.conj(), middle])
+    points = points[np.argsort(abs(points.real) <= OPEN, kind="stable")]
+    positions = np.stack([points.real, points.imag, 0 * points.real], 1)
+    return Atoms(f"C{len(points)}", positions, cell=[2 * GRAINS + 10, abs(along), 10], pbc=(False, True, False))
+
+
 def slab(cells: tuple[int, int]) -> Atoms:
     """Two layers of Cu(100), fixed, with the lattice constant of the potential of effective media."""
     made = fcc100("Cu", (*cells, 2), a=3.59, vacuum=6.0)
@@ -210,6 +234,22 @@ def _carbon(edge: float, potential: dict, repeats: tuple[int, int] = (3, 2)) -> 
     cell = made.cell.array
     region = {"kind": "plane", "vectors": cell[:2, :2].tolist(), "height": 0.0, "periodic": [True, True]}
     return {"system": {"add": f"C{len(made) - 1}", "fix": "all", "dimensions": 2, "region": region}, "potential": potential}
+
+
+def _between(edge: float) -> dict:
+    made = grains(edge)
+    half = OPEN + 0.8
+    region = {
+        "kind": "plane", "vectors": [[2 * half, 0.0], [0.0, float(made.cell[1, 1])]], "corner": [-half, 0.0], "height": 0.0,
+        "periodic": [False, True],
+    }  # fmt: skip
+    added = f"C{int(_open(made).sum())}"
+    return {"system": {"add": added, "fix": "all", "dimensions": 2, "region": region}, "potential": {"kind": "tersoff"}}
+
+
+def _open(made: Atoms) -> np.ndarray:
+    """Which atoms of the grains are built anew."""
+    return abs(made.positions[:, 0]) <= OPEN
 
 
 def _above(cells: tuple[int, int], added: str) -> dict:
@@ -256,6 +296,10 @@ PROBLEMS = {
         Problem(
             "graphene-xtb", "23 C about one in a periodic plane, GFN1-xTB, grid of 37 x 43", _carbon(2.46, XTB),
             lambda: sheet(2.46), 1000, lambda: sheet(2.46)[:1],
+        ),
+        Problem(
+            "grain-boundary", "16 C between two sheets of graphene turned by 21.8 degrees, Tersoff, grid of 43 x 33",
+            _between(2.53), lambda: grains(2.53), 2000, lambda: grains(2.53)[~_open(grains(2.53))],
         ),
         Problem(
             "surface", "Ni2Au3 on Cu(100) of 3 x 3 atoms, EMT, grid of 19 x 19 x 8", _above((3, 3), "Ni2Au3"), None, 500,
