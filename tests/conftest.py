@@ -37,6 +37,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.03")
 QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 
 
+#: Names of tests that the fast suite leaves out, one a line.
+THOROUGH = Path(__file__).with_name("thorough.txt")
 #: They begin first, so that no worker is left with one of them at the end.
 LONGEST = [
     "test_kill", "test_conformance", "test_cli", "test_neighbors", "test_monte_carlo", "test_periodic_potentials",
@@ -44,7 +46,14 @@ LONGEST = [
 ]  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)  # before the mark decides what is run
+def pytest_collection_modifyitems(config, items):
+    named = {name for name in THOROUGH.read_text(encoding="utf-8").splitlines() if name and not name.startswith("#")}
+    met = {f"{item.path.name}::{item.nodeid.partition('::')[2]}": item for item in items}
+    for name in named & met.keys():
+        met[name].add_marker("thorough")
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and named - met.keys():
+        raise pytest.UsageError(f"{THOROUGH.name} names tests that are not there: {', '.join(sorted(named - met.keys()))}")
     rank = {name: k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
 
