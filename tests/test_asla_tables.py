@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import graphene, make_supercell, molecule
+from ase.neighborlist import neighbor_list
 
 from thalweg.benchmark import asla
 from thalweg.benchmark.asla_restarts import Watch
@@ -195,3 +196,33 @@ def test_a_quick_table_runs_and_is_kept(tmp_path):
     assert rows[0]["episodes"] <= 3
     assert rows[0]["cpu_seconds"] > 0
     assert asla.sections(rows)
+
+
+def test_the_grain_boundary_is_one_ring_of_five_and_one_of_seven():
+    """By walking round the faces of its bonds, which are planar: every atom inside has three of them."""
+    known = problem("grain-boundary").known.structure
+    edge = float(np.asarray(known.cell)[1, 1])
+    atoms = Atoms(positions=np.asarray(known.positions), numbers=np.full(len(known.numbers), 6), cell=[40, edge, 10], pbc=[0, 1, 0])
+    i, j, steps = neighbor_list("ijD", atoms, 1.95)
+    inside = np.abs(atoms.positions[:, 0]) < 6
+    assert (np.bincount(i)[inside] == 3).all()
+    turn = np.arctan2(steps[:, 1], steps[:, 0])
+    back = lambda k: np.flatnonzero((i == j[k]) & (j == i[k]) & (np.abs(steps + steps[k]).max(1) < 1e-6))[0]
+
+    def after(k: int) -> int:
+        """Of the bonds of the atom at this one's end, the next one clockwise from the way back."""
+        others = np.flatnonzero(i == j[k])
+        return others[np.argmin(np.where(others == back(k), 7, (turn[back(k)] - turn[others]) % (2 * np.pi)))]
+
+    rings = []
+    for first in range(len(i)):
+        k, around = after(first), {first}
+        while k != first and len(around) < 10:
+            around.add(k)
+            k = after(k)
+        if k == first:
+            rings.append(len(around))
+    counts = np.bincount(rings)
+    assert counts[5] == 5  # one ring, counted from each of its bonds
+    assert counts[7] == 7
+    assert set(np.flatnonzero(counts)) <= {5, 6, 7}

@@ -9,10 +9,10 @@ from ase.build import molecule
 
 from thalweg import cli
 from thalweg.agents.builder_files import known_isomers, load_builder
-from thalweg.config import parse_toml
 from thalweg.errors import InputError
 from thalweg.learning import builder_recipe
 from thalweg.learning.molecule_set import MoleculeSet
+from thalweg.toml import parse_toml
 
 NAMES = ("CH4", "NH3", "H2O", "CO2", "C2H4", "HCN", "H2CO", "CH3OH", "CH3CN", "N2O")
 INPUT = """[data]

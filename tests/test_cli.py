@@ -23,9 +23,10 @@ from ase.optimize import BFGS
 
 import thalweg
 from thalweg import Settings, Stop, Store, cli, cluster
-from thalweg.config import parse_toml, resolve
+from thalweg.config import resolve
 from thalweg.display import Live, energy, percent, seconds, table
 from thalweg.run import run
+from thalweg.toml import parse_toml
 
 #: A search whose program is small and the same in all tests.
 SMALL = [

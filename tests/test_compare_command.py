@@ -10,9 +10,10 @@ import pytest
 from thalweg import cli
 from thalweg.benchmark import compare, methods
 from thalweg.benchmark.methods import Method, Restart, methods_of, restart_from, training_of
-from thalweg.config import parse_toml, resolve
+from thalweg.config import resolve
 from thalweg.errors import InputError, RunFolderError
 from thalweg.report import success
+from thalweg.toml import parse_toml
 
 #: Cambridge Cluster Database.
 LJ7 = -16.505384

@@ -17,12 +17,13 @@ import pytest
 import thalweg
 from thalweg import registry, schema
 from thalweg.composition import cell_of, formula_of, short_cell
-from thalweg.config import parse_toml, read_input, resolve, resolve_stop, to_toml, toml_value
+from thalweg.config import resolve, resolve_stop
 from thalweg.errors import InputError, StructureError
 from thalweg.formula import parse_formula
 from thalweg.presets import cluster_relaxation, cluster_search, periodic_search, periodic_settings
 from thalweg.references import best_known, compare, lennard_jones
 from thalweg.relax.annealing import Annealing
+from thalweg.toml import parse_toml, read_input, to_toml, toml_value
 
 DATA = Path(thalweg.__file__).parent / "benchmark" / "data" / "lennard_jones_clusters.csv"
 

@@ -17,10 +17,10 @@ from thalweg import cli
 from thalweg.benchmark import deep_surrogates, deep_surrogates_loops
 from thalweg.benchmark.experiments import Options, Skipped
 from thalweg.commands import train_epochs
-from thalweg.config import parse_toml
 from thalweg.errors import InputError, RunFolderError
 from thalweg.learning import checkpoint, surrogate_files, surrogate_recipe
 from thalweg.learning.tuning import Choice, Range, Trial, space_of, tune
+from thalweg.toml import parse_toml
 
 RATE = {"low": 1e-4, "high": 1.0, "log": True}
 SPACE = space_of({"x": [-5.0, 5.0], "layers": [1, 4], "rate": RATE, "on": {"choices": [True, False]}})

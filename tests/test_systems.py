@@ -19,7 +19,6 @@ from scipy.spatial import KDTree
 
 from thalweg import Gupta, InputError, Structure, ThalwegCalculator, prng, resolve
 from thalweg.assemble import ordered
-from thalweg.config import parse_toml, to_toml
 from thalweg.generators import screens
 from thalweg.generators.mutation import Displace, Relocate, Swap
 from thalweg.generators.placed import Permute, RandomPlaced, Rattle
@@ -27,6 +26,7 @@ from thalweg.region import Box, Plane, Slab, Sphere
 from thalweg.run import run
 from thalweg.search.base import generate, structures_of
 from thalweg.system import confined
+from thalweg.toml import parse_toml, to_toml
 
 GUPTA = {"kind": "gupta", "cutoff": 5.5}
 PT, AG = 78, 47

@@ -205,8 +205,9 @@ def grains(edge: float) -> Atoms:
     left = crystal[inside & (crystal.real < -0.5)] - APART / 2
     middle = 1j * crystal[inside & (abs(crystal.real) <= 0.5) & (crystal.real < 1e-9)].imag
     points = np.concatenate([left, -left.conj(), middle])
-    points = points[np.argsort(abs(points.real) <= OPEN, kind="stable")]
-    positions = np.stack([points.real, points.imag, 0 * points.real], 1)
+    x, y = np.real(points), np.imag(points)
+    last = np.argsort(abs(x) <= OPEN, kind="stable")
+    positions = np.stack([x, y, np.zeros(len(x))], 1)[last]
     return Atoms(f"C{len(points)}", positions, cell=[2 * GRAINS + 10, abs(along), 10], pbc=(False, True, False))
 
 
@@ -240,8 +241,8 @@ def _between(edge: float) -> dict:
     made = grains(edge)
     half = OPEN + 0.8
     region = {
-        "kind": "plane", "vectors": [[2 * half, 0.0], [0.0, float(made.cell[1, 1])]], "corner": [-half, 0.0], "height": 0.0,
-        "periodic": [False, True],
+        "kind": "plane", "vectors": [[2 * half, 0.0], [0.0, float(made.cell.array[1, 1])]], "corner": [-half, 0.0],
+        "height": 0.0, "periodic": [False, True],
     }  # fmt: skip
     added = f"C{int(_open(made).sum())}"
     return {"system": {"add": added, "fix": "all", "dimensions": 2, "region": region}, "potential": {"kind": "tersoff"}}

@@ -25,13 +25,14 @@ from pathlib import Path
 
 from thalweg import __version__, presets, registry
 from thalweg.benchmark.restarts import restart
-from thalweg.config import Resolved, parse_toml, read_input, resolve, to_toml
+from thalweg.config import Resolved, resolve
 from thalweg.errors import InputError, PotentialError, RunFolderError, ThalwegError, suggest
 from thalweg.networks.weights import SHIPPED, shipped
 from thalweg.run import run
 from thalweg.search.base import ModelSearch
 from thalweg.settings import Stop
 from thalweg.store import Store
+from thalweg.toml import parse_toml, read_input, to_toml
 
 #: Version of what compare.json holds, its name, and that of the page beside it.
 SCHEMA, RESULTS, PAGE = 1, "compare.json", "compare.html"

@@ -27,11 +27,12 @@ from pathlib import Path
 import numpy as np
 
 from thalweg import __version__
-from thalweg.config import Resolved, parse_toml, read_input, resolve, to_toml
+from thalweg.config import Resolved, resolve
 from thalweg.errors import InputError, RunFolderError, suggest
 from thalweg.run import energy_scale, run
 from thalweg.store import DATABASE, Store
 from thalweg.survival import Curve, Median, median, success_curve
+from thalweg.toml import parse_toml, read_input, to_toml
 
 #: Where restarts go that were given no folder, in the current directory; and what is written there beside them.
 ROOT, INPUT, RESULTS, CHART = "thalweg-bench", "problem.toml", "results.json", "success.html"

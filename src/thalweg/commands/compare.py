@@ -21,13 +21,14 @@ from thalweg.commands import INTERRUPTED  # noqa: E402
 from thalweg.commands.inputs import known_target, tables_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.search import new_folder  # noqa: E402
-from thalweg.config import Resolved, resolve, to_toml  # noqa: E402
+from thalweg.config import Resolved, resolve  # noqa: E402
 from thalweg.display import bold, plural  # noqa: E402
 from thalweg.errors import InputError  # noqa: E402
 from thalweg.references import best_known  # noqa: E402
 from thalweg.report import success  # noqa: E402
 from thalweg.report.page import written  # noqa: E402
 from thalweg.run import energy_scale  # noqa: E402
+from thalweg.toml import to_toml  # noqa: E402
 
 #: Sections of an input that say what is searched, and where its energies are evaluated; the rest belongs to a method.
 SYSTEM = ("system", "potential", "filter")

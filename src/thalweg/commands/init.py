@@ -51,7 +51,8 @@ _COMMENTS = {
 def init(options: Namespace) -> int:
     """Write a commented input with the defaults for a system."""
     prepare_jax()
-    from thalweg.config import resolve, to_toml
+    from thalweg.config import resolve
+    from thalweg.toml import to_toml
 
     given = tables_of(options)
     resolved = resolve(given)

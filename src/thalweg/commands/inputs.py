@@ -7,10 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from thalweg.commands.environment import assign, duration, value
-from thalweg.config import SECTIONS, read_input
+from thalweg.config import SECTIONS
 from thalweg.errors import InputError
 from thalweg.formula import parse_formula
 from thalweg.references import best_known
+from thalweg.toml import read_input
 
 #: 1 eV/Å^3 in GPa (CODATA 2018: the elementary charge is exact).
 GPA = 160.2176634

@@ -17,12 +17,13 @@ from thalweg.commands.inputs import tables_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.search import meta_of, new_folder, write_input, write_results  # noqa: E402
 from thalweg.commands.train_epochs import write  # noqa: E402
-from thalweg.config import Resolved, resolve, to_toml  # noqa: E402
+from thalweg.config import Resolved, resolve  # noqa: E402
 from thalweg.display import StatusLine, energy, plural, table  # noqa: E402
 from thalweg.errors import InputError  # noqa: E402
 from thalweg.learning.reinforcement import Course, together  # noqa: E402
 from thalweg.run import Result  # noqa: E402
 from thalweg.store import Store  # noqa: E402
+from thalweg.toml import to_toml  # noqa: E402
 
 #: The builder that all have made, in the folder of all runs.
 BUILDER = "builder.json"

@@ -25,7 +25,7 @@ from thalweg.commands.inputs import limits_of, tables_of, workers_of  # noqa: E4
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.keeper import Keeper  # noqa: E402
 from thalweg.commands.summary import summary  # noqa: E402
-from thalweg.config import Resolved, parse_toml, resolve, resolve_stop, resolve_workers, to_toml  # noqa: E402
+from thalweg.config import Resolved, resolve, resolve_stop, resolve_workers  # noqa: E402
 from thalweg.display import Live, paragraph  # noqa: E402
 from thalweg.errors import InputError, PotentialError, RunFolderError  # noqa: E402
 from thalweg.export import export  # noqa: E402
@@ -34,6 +34,7 @@ from thalweg.run import Progress, Result, Stop, energy_scale  # noqa: E402
 from thalweg.run import run as run_search  # noqa: E402
 from thalweg.search.base import ModelSearch  # noqa: E402
 from thalweg.store import Store  # noqa: E402
+from thalweg.toml import parse_toml, to_toml  # noqa: E402
 
 #: Where runs go that were given no folder, in the current directory.
 RUNS = "thalweg-runs"

@@ -24,7 +24,6 @@ from thalweg.commands import INTERRUPTED, train_builder, train_surrogate  # noqa
 from thalweg.commands.environment import assign, value  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.search import new_folder  # noqa: E402
-from thalweg.config import parse_toml  # noqa: E402
 from thalweg.display import StatusLine, plural, seconds, table  # noqa: E402
 from thalweg.errors import InputError, RunFolderError  # noqa: E402
 from thalweg.learning import checkpoint, recipe  # noqa: E402
@@ -32,6 +31,7 @@ from thalweg.learning.measure import baselines, measured, summary  # noqa: E402
 from thalweg.learning.recipe import Recipe  # noqa: E402
 from thalweg.learning.trainer import Report, Trainer  # noqa: E402
 from thalweg.networks.weights import Weights, named, save  # noqa: E402
+from thalweg.toml import parse_toml  # noqa: E402
 
 INPUT, BEST, LAST = "input.toml", "weights.json", "last.json"
 #: Seconds between two writes of what a training is resumed from.

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from thalweg.commands import INTERRUPTED
 from thalweg.commands.environment import assign, value
 from thalweg.commands.interrupt import Interrupt
-from thalweg.config import parse_toml
 from thalweg.display import StatusLine, seconds
 from thalweg.errors import InputError, RunFolderError
 from thalweg.learning import checkpoint
 from thalweg.learning.shipped import Inputs
 from thalweg.networks.progress import Progress
+from thalweg.toml import parse_toml
 
 #: Seconds between two writes of what a training is resumed from.
 SAVE_EVERY = 5.0

@@ -16,13 +16,13 @@ import numpy as np
 
 from thalweg import schema
 from thalweg.config import plain_fields
-from thalweg.config import to_toml as written
 from thalweg.errors import InputError
 from thalweg.learning.imitation import Progress, Settings, begin, epochs
 from thalweg.learning.imitation_states import Molecules
 from thalweg.learning.molecule_set import MoleculeSet, load_molecules
 from thalweg.learning.shipped import Inputs
 from thalweg.networks.builder import BuilderNetwork
+from thalweg.toml import to_toml as written
 
 #: Sections of an input, and those that ship.
 TABLES = ("data", "builder", "train")

@@ -15,7 +15,7 @@ import numpy as np
 from thalweg import registry, schema
 from thalweg.assemble import assembled
 from thalweg.composition import KEYS, Composition, composition
-from thalweg.config import full_potential, plain_fields, preset_defaults, require_cutoff, toml_value
+from thalweg.config import full_potential, plain_fields, preset_defaults, require_cutoff
 from thalweg.errors import InputError, StructureError, suggest
 from thalweg.learning.evolution import EvolutionStrategy, GeneticAlgorithm, Strategy
 from thalweg.learning.meta import MetaLoss
@@ -27,6 +27,7 @@ from thalweg.potentials.base import Potential
 from thalweg.references import best_known
 from thalweg.relax.filters import Positions
 from thalweg.system import System
+from thalweg.toml import toml_value
 from thalweg.typing import PyTree
 
 #: Sections that are tables, and those that are lists of them.

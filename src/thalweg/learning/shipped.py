@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from thalweg.config import parse_toml, read_text
+from thalweg.toml import parse_toml, read_text
 
 
 class Inputs(NamedTuple):

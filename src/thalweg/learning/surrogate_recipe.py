@@ -16,7 +16,6 @@ import numpy as np
 
 from thalweg import schema
 from thalweg.config import plain_fields
-from thalweg.config import to_toml as written
 from thalweg.errors import InputError, suggest
 from thalweg.io import read_structures
 from thalweg.learning.shipped import Inputs
@@ -26,6 +25,7 @@ from thalweg.surrogates.networks.base import EnergyNetwork, Subject
 from thalweg.surrogates.networks.data import SETS, EnergyData, Parts
 from thalweg.surrogates.networks.kinds import KINDS
 from thalweg.surrogates.networks.training import Progress, Settings, begin, epochs
+from thalweg.toml import to_toml as written
 
 #: Sections of an input, and those that ship.
 TABLES = ("data", "surrogate", "train", "tune")
