@@ -202,7 +202,9 @@ def test_the_grain_boundary_is_one_ring_of_five_and_one_of_seven():
     """By walking round the faces of its bonds, which are planar: every atom inside has three of them."""
     known = problem("grain-boundary").known.structure
     edge = float(np.asarray(known.cell)[1, 1])
-    atoms = Atoms(positions=np.asarray(known.positions), numbers=np.full(len(known.numbers), 6), cell=[40, edge, 10], pbc=[0, 1, 0])
+    atoms = Atoms(
+        positions=np.asarray(known.positions), numbers=np.full(len(known.numbers), 6), cell=[40, edge, 10], pbc=[0, 1, 0]
+    )
     i, j, steps = neighbor_list("ijD", atoms, 1.95)
     inside = np.abs(atoms.positions[:, 0]) < 6
     assert (np.bincount(i)[inside] == 3).all()
