@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import thalweg
 from thalweg import cli
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +74,14 @@ def written_input() -> str:
     """What `thalweg init LJ38` prints."""
     command = [sys.executable, "-m", "thalweg", "init", "LJ38"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() + "\n"
+
+
+def test_every_room_is_in_the_table_of_rooms():
+    text = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", text[text.index("## Rooms") :]))
+    package = Path(thalweg.__file__).parent
+    rooms = {p.stem for p in package.iterdir() if (p.suffix == ".py" or (p / "__init__.py").exists()) and p.stem[0] != "_"}
+    assert rooms <= named
 
 
 def test_input_page_shows_what_init_writes():
