@@ -88,8 +88,9 @@ def curves(name: str, cost: int) -> Callable[[Path], str]:
     """Success curves of a committed comparison."""
 
     def cut(_: Path) -> str:
-        _, verdict = compared(name)
-        series = [(j.method.name, c := j.curve(cost), float(c.followed[-1]), []) for j in verdict.judged]
+        verdict = compared(name)[1]
+        held = [(j.method.name, j.curve(cost)) for j in verdict.judged]
+        series = [(method, curve, float(curve.followed[-1]), []) for method, curve in held]
         return alone(with_legend(success(series, SECONDS if cost == CPU else PAID), [s[0] for s in series]))
 
     return cut

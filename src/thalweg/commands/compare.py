@@ -18,9 +18,9 @@ from thalweg.benchmark.compare import CPU, EVALUATIONS, Verdict, judge  # noqa: 
 from thalweg.benchmark.methods import PAGE, RESULTS, Kept, Method, Restart, measured, methods_of, read  # noqa: E402
 from thalweg.benchmark.restarts import TOLERANCE  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
+from thalweg.commands.folders import new_folder  # noqa: E402
 from thalweg.commands.inputs import known_target, tables_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
-from thalweg.commands.search import new_folder  # noqa: E402
 from thalweg.config import Resolved, resolve  # noqa: E402
 from thalweg.display import bold, plural  # noqa: E402
 from thalweg.errors import InputError  # noqa: E402

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from thalweg.display import energy
 from thalweg.journal import Entry
@@ -19,22 +19,13 @@ class Keeper:
         self.best: Record | None = None
         self.failed = False
 
-    def commit(
-        self,
-        minima: Iterable[Record] = (),
-        progress: Mapping | None = None,
-        checkpoint: bytes | None = None,
-        moves: Iterable[Mapping] = (),
-        dropped: Iterable[int] = (),
-        meta: Mapping | None = None,
-        evaluations: Iterable[Entry] = (),
-    ) -> None:
+    def commit(self, minima: Iterable[Record] = (), *more, **named) -> None:
         """As `Store.commit`."""
         minima = list(minima)
         for record in minima:
             if self.best is None or record.energy < self.best.energy:
                 self.best = record
-        self.store.commit(minima, progress, checkpoint, moves, dropped, meta, evaluations)
+        self.store.commit(minima, *more, **named)
 
     def minima(self, limit: int | None = None) -> list[Record]:
         """As `Store.minima`."""

@@ -13,9 +13,10 @@ from thalweg.commands.environment import prepare_jax
 prepare_jax()  # before the imports below bring JAX in
 
 from thalweg.commands import INTERRUPTED  # noqa: E402
+from thalweg.commands.folders import new_folder  # noqa: E402
 from thalweg.commands.inputs import tables_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
-from thalweg.commands.search import meta_of, new_folder, write_input, write_results  # noqa: E402
+from thalweg.commands.search import meta_of, write_input, write_results  # noqa: E402
 from thalweg.commands.train_epochs import write  # noqa: E402
 from thalweg.config import Resolved, resolve  # noqa: E402
 from thalweg.display import StatusLine, energy, plural, table  # noqa: E402

@@ -21,6 +21,7 @@ import thalweg  # noqa: E402
 from thalweg import config, report_run  # noqa: E402
 from thalweg.choice import choose  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
+from thalweg.commands.folders import new_folder  # noqa: E402
 from thalweg.commands.inputs import limits_of, tables_of, workers_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.commands.keeper import Keeper  # noqa: E402
@@ -36,8 +37,6 @@ from thalweg.search.base import ModelSearch  # noqa: E402
 from thalweg.store import Store  # noqa: E402
 from thalweg.toml import parse_toml, to_toml  # noqa: E402
 
-#: Where runs go that were given no folder, in the current directory.
-RUNS = "thalweg-runs"
 INPUT, BEST = "input.toml", "best.xyz"
 
 
@@ -154,26 +153,6 @@ def _search(resolved: Resolved, stop: Stop, store: Store, options: Namespace, re
     return INTERRUPTED if interrupt.pressed() else 0
 
 
-def new_folder(name: str) -> Path:
-    """A fresh folder for a run, made at once so that two runs that start together do not share it."""
-    root = Path(RUNS)
-    try:
-        root.mkdir(exist_ok=True)
-        taken = [int(p.name.rpartition("-")[2]) for p in root.glob(f"{name}-*") if p.name.rpartition("-")[2].isdigit()]
-        for number in range(max(taken, default=0) + 1, 10**9):
-            folder = root / f"{name}-{number:03d}"
-            try:
-                folder.mkdir()
-                return folder
-            except FileExistsError:
-                continue
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot make a folder in {root.resolve()}: {error.strerror or error}; choose another with --output"
-        ) from None
-    raise RunFolderError(f"no number is left in {root}; choose a folder with --output")
-
-
 def write_results(resolved: Resolved, result: Result, store: Store, reason: str = "") -> None:
     """Everything that a run leaves at its end, and why it ended."""
     store.commit(meta={"reason": reason or result.reason})
@@ -251,4 +230,4 @@ def _next_limits(resolved: Resolved, limits: dict, last: dict | None) -> Stop | 
     return None if left.reason(now) else left
 
 
-__all__ = ["meta_of", "new_folder", "resume", "run", "search", "write_input", "write_results"]
+__all__ = ["meta_of", "resume", "run", "search", "write_input", "write_results"]

@@ -22,8 +22,8 @@ from jax.flatten_util import ravel_pytree  # noqa: E402
 import thalweg  # noqa: E402
 from thalweg.commands import INTERRUPTED, train_builder, train_surrogate  # noqa: E402
 from thalweg.commands.environment import assign, value  # noqa: E402
+from thalweg.commands.folders import new_folder  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
-from thalweg.commands.search import new_folder  # noqa: E402
 from thalweg.display import StatusLine, plural, seconds, table  # noqa: E402
 from thalweg.errors import InputError, RunFolderError  # noqa: E402
 from thalweg.learning import checkpoint, recipe  # noqa: E402

@@ -19,7 +19,6 @@ import thalweg  # noqa: E402
 from thalweg.agents.builder_files import save_builder  # noqa: E402
 from thalweg.commands import train_epochs  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
-from thalweg.commands.search import new_folder  # noqa: E402
 from thalweg.display import StatusLine, plural, seconds, table  # noqa: E402
 from thalweg.learning import builder_recipe, checkpoint  # noqa: E402
 from thalweg.learning.builder_recipe import BuilderRecipe  # noqa: E402
@@ -28,7 +27,7 @@ from thalweg.learning.molecule_set import load_molecules  # noqa: E402
 from thalweg.learning.surrogate_files import write_json  # noqa: E402
 
 #: Files of a training's folder.
-INPUT, BUILDER, METRICS, MOLECULES = "input.toml", "builder.json", "metrics.json", "molecules.npz"
+BUILDER, METRICS, MOLECULES = "builder.json", "metrics.json", "molecules.npz"
 
 
 def concerns(options: Namespace) -> bool:
@@ -38,18 +37,8 @@ def concerns(options: Namespace) -> bool:
 
 def train(options: Namespace, fresh: Callable[[Path], None]) -> int:
     """Train what a TOML input says, in a new folder that `fresh` makes, or go on with a training."""
-    if options.resume is None:
-        tables = train_epochs.with_options(builder_recipe.INPUTS.read(options.file), options, builder_recipe.TABLES)
-        recipe = builder_recipe.resolve(tables)
-        builder_recipe.untrained((1, 6), recipe.sizes, 0)  # what no network can be made of is refused before there is a folder
-        folder = Path(options.output) if options.output else new_folder(recipe.name)
-        fresh(folder)
-        checkpoint.keep(folder, recipe.text)  # what is killed before the first epoch is resumed like any other
-    else:
-        folder = Path(options.resume)
-        tables = train_epochs.with_options(train_epochs.resumed(options, folder), options, builder_recipe.TABLES)
-        recipe = builder_recipe.resolve(tables)
-    train_epochs.write(folder / INPUT, recipe.text)
+    refuse = lambda recipe: builder_recipe.untrained((1, 6), recipe.sizes, 0)  # what no network can be made of
+    folder, recipe = train_epochs.begun(builder_recipe, options, fresh, refuse)
     line = StatusLine(options.quiet)
     recipe = _with_molecules(recipe, folder, line)
     note = lambda: line.note("stopping after this epoch; Ctrl-C again stops at once")

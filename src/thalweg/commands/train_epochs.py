@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from thalweg.commands import INTERRUPTED
 from thalweg.commands.environment import assign, value
+from thalweg.commands.folders import new_folder
 from thalweg.commands.interrupt import Interrupt
 from thalweg.display import StatusLine, seconds
 from thalweg.errors import InputError, RunFolderError
@@ -19,10 +20,23 @@ from thalweg.learning.shipped import Inputs
 from thalweg.networks.progress import Progress
 from thalweg.toml import parse_toml
 
+#: The input of a training, in its folder.
+INPUT = "input.toml"
 #: Seconds between two writes of what a training is resumed from.
 SAVE_EVERY = 5.0
 #: Cells of the progress bar.
 BAR = 20
+
+
+class Recipes(Protocol):
+    """A module of `thalweg.learning` that knows one kind of input."""
+
+    @property
+    def INPUTS(self) -> Inputs: ...
+    @property
+    def TABLES(self) -> tuple[str, ...]: ...
+    @property
+    def resolve(self) -> Callable[[Mapping], Any]: ...
 
 
 class Training(Protocol):
@@ -42,6 +56,23 @@ def concerns(section: str, inputs: Inputs, options: Namespace) -> bool:
     if options.resume is not None:
         return section in parse_toml(checkpoint.read_document(Path(options.resume)), f"the input in {options.resume}")
     return options.file is not None and inputs.found(options.file).is_file() and section in inputs.read(options.file)
+
+
+def begun(
+    recipes: Recipes, options: Namespace, fresh: Callable[[Path], None], refuse: Callable[[Any], object]
+) -> tuple[Path, Any]:
+    """Folder and recipe of a training: a new one, in a folder that `fresh` makes once `refuse` lets it pass, or one resumed."""
+    if options.resume is None:
+        recipe = recipes.resolve(with_options(recipes.INPUTS.read(options.file), options, recipes.TABLES))
+        refuse(recipe)  # before there is a folder
+        folder = Path(options.output) if options.output else new_folder(recipe.name)
+        fresh(folder)
+        checkpoint.keep(folder, recipe.text)  # what is killed before the first epoch is resumed like any other
+    else:
+        folder = Path(options.resume)
+        recipe = recipes.resolve(with_options(resumed(options, folder), options, recipes.TABLES))
+    write(folder / INPUT, recipe.text)
+    return folder, recipe
 
 
 def resumed(options: Namespace, folder: Path) -> dict:

@@ -13,7 +13,6 @@ prepare_jax()  # before the imports below bring JAX in
 
 from thalweg.commands import train_epochs  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
-from thalweg.commands.search import new_folder  # noqa: E402
 from thalweg.display import StatusLine, plural, seconds, table  # noqa: E402
 from thalweg.learning import checkpoint, surrogate_files, surrogate_recipe  # noqa: E402
 from thalweg.learning.surrogate_files import INPUT, METRICS, TRIALS, WEIGHTS  # noqa: E402
@@ -30,18 +29,8 @@ def concerns(options: Namespace) -> bool:
 
 def train(options: Namespace, fresh: Callable[[Path], None]) -> int:
     """Train what a TOML input says, in a new folder that `fresh` makes, or go on with a training."""
-    if options.resume is None:
-        tables = train_epochs.with_options(surrogate_recipe.INPUTS.read(options.file), options, surrogate_recipe.TABLES)
-        recipe = surrogate_recipe.resolve(tables)
-        recipe.network()  # what data or network cannot be made of is refused before there is a folder
-        folder = Path(options.output) if options.output else new_folder(recipe.name)
-        fresh(folder)
-        checkpoint.keep(folder, recipe.text)  # what is killed before the first epoch is resumed like any other
-    else:
-        folder = Path(options.resume)
-        tables = train_epochs.with_options(train_epochs.resumed(options, folder), options, surrogate_recipe.TABLES)
-        recipe = surrogate_recipe.resolve(tables)
-    train_epochs.write(folder / INPUT, recipe.text)
+    refuse = lambda recipe: recipe.network()  # what no network can be made of
+    folder, recipe = train_epochs.begun(surrogate_recipe, options, fresh, refuse)
     line = StatusLine(options.quiet)
     note = lambda: line.note("stopping after this epoch; Ctrl-C again stops at once")
     with Interrupt(note) as interrupt:
