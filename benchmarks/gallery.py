@@ -140,8 +140,8 @@ GALLERY = (
         (), curves("lj75", CPU), "how-to-choose.md",
     ),
     Picture(
-        "q-maps", "What an agent thinks", "An agent that has built benzene some hundred times builds it once more: at every "
-        "placement, what it expects of the places where the next atom may go.",
+        "q-maps", "What an agent thinks", "After 300 episodes of C6H6 in a plane an agent builds once more, without curiosity: "
+        "at every placement, what it expects of the places where the next atom may go. It has not met benzene yet.",
         ("thalweg search benzene.toml --method asla --evaluations 300 --seed 3 --time none -o asla",),
         whole("asla/q-maps.svg"), "agents.md",
     ),

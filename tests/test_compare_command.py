@@ -10,6 +10,7 @@ import pytest
 from thalweg import cli
 from thalweg.benchmark import compare, methods
 from thalweg.benchmark.methods import Method, Restart, methods_of, restart_from, training_of
+from thalweg.commands.inputs import enter_energy_of
 from thalweg.config import resolve
 from thalweg.errors import InputError, RunFolderError
 from thalweg.report import success
@@ -165,6 +166,10 @@ def test_training_is_read_from_the_weights():
     (policy,) = methods_of("learned", glass, LIMITS)
     assert policy.kind == "stridernet"
     assert training_of(resolve(glass)) == ()
+    molecule = {"system": {"formula": "C2H6O"}}
+    enter_energy_of(molecule, "gofee", "builder")
+    (builder,) = methods_of("builder", molecule, LIMITS)
+    assert builder.training_seconds == pytest.approx(2098.7)  # docs/model-cards.md
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from thalweg import __version__, presets, registry
+from thalweg.agents import builder_files
 from thalweg.benchmark.restarts import restart
 from thalweg.config import Resolved, resolve
 from thalweg.errors import InputError, PotentialError, RunFolderError, ThalwegError, suggest
@@ -172,6 +173,8 @@ def training_of(made: Resolved) -> tuple[tuple[str, float | None], ...]:
     for section in ("search", "relaxer"):
         for key in ("weights", "builder", "agent"):
             name = made.tables[section].get(key)
+            if key == "builder" and name == "":
+                name = str(builder_files.SHIPPED)
             while isinstance(name, str) and name not in ("", "zero", *costs):
                 costs[name], name = _trained(name)
     return tuple((Path(name).stem, cost) for name, cost in costs.items())

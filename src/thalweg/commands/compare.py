@@ -19,7 +19,7 @@ from thalweg.benchmark.methods import PAGE, RESULTS, Kept, Method, Restart, meas
 from thalweg.benchmark.restarts import TOLERANCE  # noqa: E402
 from thalweg.commands import INTERRUPTED  # noqa: E402
 from thalweg.commands.folders import new_folder  # noqa: E402
-from thalweg.commands.inputs import known_target, tables_of  # noqa: E402
+from thalweg.commands.inputs import enter_energy_of, known_target, tables_of  # noqa: E402
 from thalweg.commands.interrupt import Interrupt  # noqa: E402
 from thalweg.config import Resolved, resolve  # noqa: E402
 from thalweg.display import bold, plural  # noqa: E402
@@ -75,6 +75,7 @@ def _asked(options: Namespace) -> dict:
     if options.methods is None:
         raise InputError("no method is named; write for example --methods basin-hopping,gofee")
     tables = _tables(options)
+    enter_energy_of(tables, *(name.strip() for name in options.methods.split(",")))
     base = {k: v for k, v in tables.items() if k in (*SYSTEM, "workers")}
     made = resolve({k: v for k, v in base.items() if k in SYSTEM})
     budget = {"evaluations": whole(options, "evaluations"), "cpu": _seconds(options)}

@@ -19,6 +19,12 @@ GPA = 160.2176634
 LEARNED_FROM = {"kind": "calculator", "calculator": "tblite", "arguments": {"method": "GFN1-xTB"}}
 
 
+def enter_energy_of(tables: dict, *methods: str) -> None:
+    """The energy that a method among these brings, where the input names none."""
+    if "builder" in methods and not tables.get("potential"):
+        tables["potential"] = dict(LEARNED_FROM)
+
+
 def tables_of(options: Namespace, toml_only: bool = False) -> dict:
     """The input that a command's arguments describe: a file or a formula, and options on top of it."""
     tables = _source(_what(options), toml_only)
@@ -28,8 +34,7 @@ def tables_of(options: Namespace, toml_only: bool = False) -> dict:
         if kind is not None and tables.get(section, {}).get("kind") != kind:
             tables[section] = {"kind": kind}  # keys of another kind would mean nothing here
     enter_periodic(tables, options)
-    if tables.get("search", {}).get("kind") == "builder" and not tables.get("potential"):
-        tables["potential"] = dict(LEARNED_FROM)
+    enter_energy_of(tables, tables.get("search", {}).get("kind"))
     for key in ("seed", "walkers"):
         if getattr(options, key) is not None:
             tables.setdefault("run", {})[key] = value(getattr(options, key))
