@@ -77,7 +77,8 @@ def _search(p: argparse.ArgumentParser) -> None:
 
 
 def _reinforce(p: argparse.ArgumentParser) -> None:
-    p.add_argument("formulas", metavar="FORMULA", nargs="+", help="of molecules, each a run of its own")
+    p.add_argument("formulas", metavar="FORMULA", nargs="*", help="of molecules, each a run of its own")
+    p.add_argument("--resume", metavar="FOLDER", help="go on with the runs in this folder, where they stopped")
     _method(p)
     _output(p)
 

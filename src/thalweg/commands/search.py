@@ -54,23 +54,28 @@ def resume(options: Namespace) -> int:
     """Go on with the run in a folder."""
     with Store.open(options.folder, write=True) as store:
         meta = store.meta
-        tables, edited = _kept_input(store)
-        limits = {**edited, **limits_of(options)}
-        if limits.get("target") == "known":
-            reference = best_known(int(meta["n_atoms"]), tables["potential"])
-            if reference is None:
-                raise InputError(f'no published energy of {meta["name"]} is known here for a target of "known"')
-            limits["target"] = reference.energy
-        resolved = _elsewhere(resolve(tables), workers_of(options))
-        last = (store.progress() or [None])[-1]
-        stop = _next_limits(resolved, limits, last)
-        if meta.get("finishing") and not limits:  # it was stopped as it relaxed its lowest structure: that alone is left
+        resolved, stop, anew = to_resume(store, options)
+        if meta.get("finishing") and not anew:  # it was stopped as it relaxed its lowest structure: that alone is left
             return _search(resolved, Stop(evaluations=0), store, options, resumed=True, reason=meta["reason"])
         if stop is None:
             print(f"{meta['name']} in {store.folder} is done: it {meta.get('reason', 'met its limits')}.")
             print(f"To go on: thalweg resume {shlex.quote(str(store.folder))} --time 600")
             return 0
         return _search(resolved, stop, store, options, resumed=True)
+
+
+def to_resume(store: Store, options: Namespace) -> tuple[Resolved, Stop | None, bool]:
+    """A kept run, the limits to go on to (None where it is done), and whether any were given anew."""
+    meta = store.meta
+    tables, edited = _kept_input(store)
+    limits = {**edited, **limits_of(options)}
+    if limits.get("target") == "known":
+        reference = best_known(int(meta["n_atoms"]), tables["potential"])
+        if reference is None:
+            raise InputError(f'no published energy of {meta["name"]} is known here for a target of "known"')
+        limits["target"] = reference.energy
+    resolved = _elsewhere(resolve(tables), workers_of(options))
+    return resolved, _next_limits(resolved, limits, (store.progress() or [None])[-1]), bool(limits)
 
 
 def _elsewhere(resolved: Resolved, workers: dict) -> Resolved:
@@ -230,4 +235,4 @@ def _next_limits(resolved: Resolved, limits: dict, last: dict | None) -> Stop | 
     return None if left.reason(now) else left
 
 
-__all__ = ["meta_of", "resume", "run", "search", "write_input", "write_results"]
+__all__ = ["meta_of", "resume", "run", "search", "to_resume", "write_input", "write_results"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import equinox as eqx
 import numpy as np
+import optax
 
 from thalweg.config import Resolved
 from thalweg.errors import InputError, PotentialError
@@ -58,10 +59,12 @@ class Lent(Workers):
 class Course:
     """The run of one formula among several."""
 
-    def __init__(self, resolved: Resolved, store: Store, workers: Workers):
+    def __init__(self, resolved: Resolved, store: Store, workers: Workers, resume: bool = False):
         self.resolved, self.store = resolved, store
         self.session = _opened(resolved, workers)
-        self.reason: str | None = None
+        if resume:
+            self.session.restore(store)
+        self.reason: str | None = resolved.stop.reason(self.session.progress()) if resume else None
 
     def visit(self, state: State | None) -> State:
         """Go on for a moment with the builder of another's state; the own state afterwards."""
@@ -89,20 +92,20 @@ def together(
     runs: Sequence[tuple[Resolved, Store]],
     note: Callable[[Sequence[Course]], None] = lambda courses: None,
     interrupted: Callable[[], bool] = lambda: False,
+    resume: bool = False,
 ) -> list[Result]:
     """Runs by builders, one after the other for a moment each until all have met their limits, with one network.
 
     What one of them has learned the next one builds with: after every visit its network and optimiser are handed on. The
-    workers are those of the first run. Raises `InputError` where two runs are of one composition.
+    workers are those of the first run. Raises `InputError` where two runs are of one composition. Where they `resume`, every
+    evaluation is there, and all go on with the network of the run that had learned most when it was last kept.
     """
     made = [one for one, _ in runs]
-    every = {_composition(one.system.numbers): objective_of(*_parts(one)) for one in made}
-    if len(every) < len(made):
-        raise InputError("two of the formulas are of the same composition; give each once")
+    every = {k: objective_of(*_parts(one)) for k, one in composed(made).items()}
     hosting = made[0].hosting or Hosting()
     pool = open_workers(hosting.executor, hosting.count, Each(every), hosting.timeout)
-    courses = [Course(one, store, Lent(pool)) for one, store in runs]
-    state: State | None = None
+    courses = [Course(one, store, Lent(pool), resume) for one, store in runs]
+    state = max((c.session.state for c in courses), key=lessons) if resume else None
     try:
         while any(c.reason is None for c in courses) and not interrupted():
             for course in courses:
@@ -117,6 +120,19 @@ def together(
         for course in courses:
             course.session.close()
         pool.close()
+
+
+def composed(made: Sequence[Resolved]) -> dict[Numbers, Resolved]:
+    """Runs by their compositions. Raises `InputError` where two are alike."""
+    every = {_composition(one.system.numbers): one for one in made}
+    if len(every) < len(made):
+        raise InputError("two of the formulas are of the same composition; give each once")
+    return every
+
+
+def lessons(state: State) -> int:
+    """Steps that the optimiser of a builder has taken."""
+    return int(optax.tree_utils.tree_get(state.shared.optimiser, "count"))
 
 
 def with_builder(state: State, other: State) -> State:
