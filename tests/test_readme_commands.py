@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Options that end a command within seconds.
 SHORT = {
-    "search": "--time 1",
-    "run": "--time 1",
+    "search": "--time 1 --walkers 4",
+    "run": "--time 1 --walkers 4",
     "resume": "--time 1",
     "compare": "--restarts 1 --evaluations 1500",
     "landscape": "--minima 2 --time 3 --around 1",
