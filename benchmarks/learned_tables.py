@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from thalweg.benchmark.action_functional import WHAT
-from thalweg.benchmark.asla import CONTROLLED, CONVOLUTIONS, LOOKING, MOLECULES, REBUILDING, REPRESENTATIONS
+from thalweg.benchmark.asla import BETWEEN, CONTROLLED, CONVOLUTIONS, LOOKING, MOLECULES, REBUILDING, REPRESENTATIONS
 from thalweg.benchmark.builder import METHODS as BUILDERS
 from thalweg.benchmark.deep_surrogates import METHODS as NETWORKS
 from thalweg.benchmark.experiments import Experiment, Table, experiment
@@ -178,7 +178,7 @@ def methods_of(name: str) -> dict[str, str]:
     if name == "learn2hop":
         return dict(METHODS)
     if name == "asla":
-        tables = (MOLECULES, REBUILDING, REPRESENTATIONS, CONVOLUTIONS, CONTROLLED, LOOKING)
+        tables = (MOLECULES, REBUILDING, REPRESENTATIONS, BETWEEN, CONVOLUTIONS, CONTROLLED, LOOKING)
         return {k: f"`{json.dumps(search)}`" for table in tables for k, search in table.items()}
     if name == "deep-surrogates":
         return {k: f"`{json.dumps(own)}`" for k, own in NETWORKS.items() if own}

@@ -41,8 +41,9 @@ QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_spli
 THOROUGH = Path(__file__).with_name("thorough.txt")
 #: They begin first, so that no worker is left with one of them at the end.
 LONGEST = [
-    "test_readme_commands", "test_kill", "test_conformance", "test_cli", "test_neighbors", "test_monte_carlo", "test_periodic_potentials",
-    "test_population_searches", "test_periodic_generators", "test_dynamics", "test_filters", "test_docs",
+    "test_readme_commands", "test_kill", "test_conformance", "test_cli", "test_neighbors", "test_monte_carlo",
+    "test_periodic_potentials", "test_population_searches", "test_periodic_generators", "test_dynamics", "test_filters",
+    "test_docs",
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -38,6 +39,8 @@ OUTSIDE = ("C7H9N", "C6H6O3", "C8H8O4")
 QUICK = ("C2H6O",)
 #: Restarts of a cell and their evaluations, those of a quick one, and CPU seconds for which searches that do not build go on.
 RESTARTS, BUDGET, QUICK_BUDGET, SECONDS = 3, 400, 10, 100
+#: Evaluations of a restart that has time to learn.
+LONGER = 800
 #: Episodes of a table of costs, and those before the clock begins, besides those that are not learned from.
 EPISODES, WARM = 50, 5
 
@@ -55,6 +58,11 @@ def settings(system: str, method: str, options: Options) -> dict:
         "isomers": _listed(known_of(file, system).names),
         **_weights(file, method),
     }
+
+
+def longer(system: str, method: str, options: Options) -> dict:
+    """What a cell with time to learn is run with."""
+    return settings(system, method, replace(options, evaluations=options.evaluations or LONGER))
 
 
 def _weights(file: str | None, method: str) -> dict:
@@ -175,10 +183,16 @@ STOICHIOMETRIES = Table(
     "stoichiometries", "isomers found, with learning and without, beside other searches", (*INSIDE, *OUTSIDE), tuple(METHODS),
     settings, measure, sections, QUICK, accepts, parts=parts,
 )  # fmt: skip
+LONG = Table(
+    "longer", "the same for longer, with learning and without", ("C4H4O2", "C3H5NO2"), BUILDERS, longer, measure, sections, (),
+    accepts, parts=parts,
+)  # fmt: skip
 VALIDATION = Table(
     "validation", "errors of the builder, and what an episode costs", ("C4H4O2", "C5H7N", "C8H8O4"), BUILDERS, costs_settings,
     costs_measure, costs_sections, (), accepts,
 )  # fmt: skip
 EXPERIMENT = Experiment(
-    "builder", "a builder of molecules that goes on learning (doi:10.1088/2632-2153/ac3eb4)", (STOICHIOMETRIES, VALIDATION)
+    "builder",
+    "a builder of molecules that goes on learning (doi:10.1088/2632-2153/ac3eb4)",
+    (STOICHIOMETRIES, LONG, VALIDATION),
 )
