@@ -105,3 +105,19 @@ def test_mistakes_of_the_network_are_told():
     ):
         with pytest.raises(InputError, match=said):
             PLNetZoom(**own)
+
+
+@pytest.mark.thorough
+def test_cells_are_the_same_by_processes(tmp_path):
+    """Two of them, in an order of their own; what is kept is not run again, and rows come as the table has them."""
+    of, options = tables.EXPERIMENT.table("shifted"), Options(count=1, seed=3, evaluations=500)
+    methods, said = ("middle", "zoom-once", "zoom"), []
+    cells = Cells(tmp_path / "p.json", "action-functional")
+    rows = run_table(of, ["alpine-1-20"], methods, options, cells, said.append, workers=2)
+    alone = run_table(of, ["alpine-1-20"], methods, options, Cells(tmp_path / "a.json", "x"), said.append)
+    assert [r["method"] for r in rows] == [r["method"] for r in alone]
+    for ours, theirs in zip(rows, alone, strict=True):
+        timed = [k for k in ours if "second" in k]
+        assert {k: v for k, v in ours.items() if k not in timed} == {k: v for k, v in theirs.items() if k not in timed}
+    assert sum(text.count("seed 3") for text in said) == 2 * len(rows)
+    run_table(of, ["alpine-1-20"], methods, options, Cells(tmp_path / "p.json", "action-functional"), pytest.fail, workers=2)

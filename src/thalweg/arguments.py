@@ -219,6 +219,9 @@ def _reproduce(p: argparse.ArgumentParser) -> None:
         "--weights", metavar="METHOD=NAME", action="append", default=[], help="other weights, such as learned=w.json"
     )
     p.add_argument("--json", metavar="FILE", help="where cells are kept; those in it are not run again")
+    p.add_argument(
+        "--workers", metavar="N", help="cells at a time, in processes; those that are timed share the cores (default: 1)"
+    )
     p.add_argument("--figures", metavar="FOLDER", help="draw the figures into this folder")
     p.add_argument("--quick", action="store_true", help="the smallest system and few starts, within a minute")
     p.add_argument("--full", action="store_true", help="also the tables that need training")

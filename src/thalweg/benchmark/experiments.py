@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
+from thalweg.benchmark.processes import results
 from thalweg.display import table
 from thalweg.errors import InputError, RunFolderError, suggest
 
@@ -186,12 +187,31 @@ def run_table(
     cells: Cells,
     note: Callable[[str], None],
     stopped: Callable[[], bool] = lambda: False,
+    workers: int = 1,
 ) -> list[dict]:
-    """The rows of a table: those that are kept already, and the others, run now one after the other.
+    """The rows of a table: those that are kept already, and the others, run now one after the other or by so many processes.
 
     `note` hears of cells that are skipped and what is being done; `stopped` is asked between cells.
     """
-    rows = []
+    parts = list(_parts(of, systems, methods, options, note))
+    left = [part for part in parts if cells.done(part) is None]
+    if workers > 1:
+        mend = f"cells that are done are in {cells.path}: the same command goes on, with fewer --workers if need be"
+        jobs = [(cells.name, of.name, part) for part in left]
+        for row, said in results(_elsewhere, jobs, workers, mend, stopped):
+            note("\n".join(said))
+            cells.add(row)
+    else:
+        for part in left:
+            if stopped():
+                break
+            note(_named(part))
+            cells.add({**part, **of.measure(part, note)})
+    return [row for part in parts if (row := cells.done(part)) is not None]
+
+
+def _parts(of: Table, systems: Sequence[str], methods: Sequence[str], options: Options, note: Callable) -> Iterator[dict]:
+    """The settings of every row of a table."""
     for system in systems:
         for method in methods:
             try:
@@ -199,17 +219,17 @@ def run_table(
             except Skipped as reason:
                 note(f"skipped {of.name} {system} {method}: {reason}")
                 continue
-            for part in of.parts(settings):
-                row = cells.done(part)
-                if row is None:
-                    if stopped():
-                        return rows
-                    which = "" if part == settings else f" seed {part['seed']}"
-                    note(f"{of.name} {system} {method}{which} ...")
-                    row = {**part, **of.measure(part, note)}
-                    cells.add(row)
-                rows.append(row)
-    return rows
+            yield from of.parts(settings)
+
+
+def _elsewhere(name: str, table: str, part: dict) -> tuple[dict, list[str]]:
+    """A row, and what is to be said of it, in a process of its own."""
+    said = [_named(part)]
+    return {**part, **experiment(name).table(table).measure(part, said.append)}, said
+
+
+def _named(part: Mapping) -> str:
+    return f"{part['table']} {part['system']} {part['method']} seed {part['seed']} ..."
 
 
 @dataclass(frozen=True)

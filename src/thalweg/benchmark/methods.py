@@ -12,19 +12,16 @@ import math
 import platform
 import re
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
 from thalweg import __version__, presets, registry
 from thalweg.agents import builder_files
+from thalweg.benchmark.processes import results
 from thalweg.benchmark.restarts import restart
 from thalweg.config import Resolved, resolve
 from thalweg.errors import InputError, PotentialError, RunFolderError, ThalwegError, suggest
@@ -316,37 +313,8 @@ def measured(
 ) -> None:
     """Run the restarts that are not yet kept, seed by seed, so that methods have equally many at any moment."""
     left = [(m, s) for s in seeds for m in methods if kept.done(m.name, s) is None]
-    for row in _rows(left, kept.path.parent, tolerance, workers, stopped):
+    folder = kept.path.parent
+    mend = f"go on with fewer --workers: thalweg compare --resume {folder}"
+    for row in results(restarted, [(m, s, folder, tolerance) for m, s in left], workers, mend, stopped):
         kept.add(row)
         tell(row)
-
-
-def _rows(left, folder: Path, tolerance: float, workers: int, stopped: Callable[[], bool]) -> Iterator[Restart]:
-    if workers <= 1:
-        for method, seed in left:
-            if stopped():
-                return
-            yield restarted(method, seed, folder, tolerance)
-        return
-    # New processes, not copies of this one: JAX has threads, which do not survive a fork.
-    pool = ProcessPoolExecutor(min(workers, max(len(left), 1)), mp_context=get_context("spawn"), initializer=_deaf)
-    try:
-        futures = [pool.submit(restarted, m, s, folder, tolerance) for m, s in left]
-        for future in as_completed(futures):
-            if not future.cancelled():
-                yield future.result()
-            if stopped():  # those under way are waited for
-                for one in futures:
-                    one.cancel()
-    except BrokenProcessPool:
-        raise RunFolderError(
-            "a process that ran restarts was killed, perhaps for want of memory; go on with fewer --workers: "
-            f"thalweg compare --resume {folder}"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _deaf() -> None:
-    """Leave Ctrl-C to the process that waits for this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

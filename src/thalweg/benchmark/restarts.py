@@ -15,18 +15,16 @@ import platform
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from thalweg import __version__
+from thalweg.benchmark.processes import results
 from thalweg.config import Resolved, resolve
 from thalweg.errors import InputError, RunFolderError, suggest
 from thalweg.run import energy_scale, run
@@ -170,22 +168,8 @@ def _finished(seeds, text: str, folder: Path, tolerance: float, workers: int) ->
             left.append(seed)
         else:
             yield row
-    if workers <= 1:
-        for seed in left:
-            yield restart(text, seed, folder, tolerance)
-        return
-    # New processes, not copies of this one: JAX has threads, which do not survive a fork.
-    pool = ProcessPoolExecutor(min(workers, max(len(left), 1)), mp_context=get_context("spawn"))
-    try:
-        for future in as_completed([pool.submit(restart, text, seed, folder, tolerance) for seed in left]):
-            yield future.result()
-    except BrokenProcessPool:
-        raise RunFolderError(
-            f"a process that ran restarts was killed, perhaps for want of memory; what is done is in {folder}: "
-            "the same command goes on from there, with fewer --workers if need be"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    mend = f"what is done is in {folder}: the same command goes on from there, with fewer --workers if need be"
+    yield from results(restart, [(text, seed, folder, tolerance) for seed in left], workers, mend)
 
 
 @lru_cache(maxsize=16)

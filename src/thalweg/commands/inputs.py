@@ -20,8 +20,10 @@ LEARNED_FROM = {"kind": "calculator", "calculator": "tblite", "arguments": {"met
 
 
 def enter_energy_of(tables: dict, *methods: str) -> None:
-    """The energy that a method among these brings, where the input names none."""
-    if "builder" in methods and not tables.get("potential"):
+    """The energy that a method among these brings, where neither the input nor its formula names one."""
+    formula = tables.get("system", {}).get("formula")
+    named = tables.get("potential") or (isinstance(formula, str) and parse_formula(formula)[2])
+    if "builder" in methods and not named:
         tables["potential"] = dict(LEARNED_FROM)
 
 

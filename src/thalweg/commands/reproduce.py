@@ -26,7 +26,7 @@ def reproduce(options: Namespace) -> int:
     if options.experiment is None:
         return _list()
     made = experiment(options.experiment)
-    given = _options(options)
+    given, workers = _options(options), whole(options, "workers", 1) or 1
     tables = [made.table(name) for name in _names(options.table) or ()]
     tables = tables or [t for t in made.tables if (t.quick or not given.quick) and (given.full or not t.expensive)]
     wanted = [(t, *chosen(t, _names(options.systems), _names(options.methods), given.quick)) for t in tables]
@@ -41,7 +41,7 @@ def reproduce(options: Namespace) -> int:
         for one, systems, methods in wanted:
             if interrupt.pressed():
                 break
-            _print(one, run_table(one, systems, methods, given, cells, note, interrupt.pressed))
+            _print(one, run_table(one, systems, methods, given, cells, note, interrupt.pressed, workers))
         if options.figures and not interrupt.pressed():
             _draw(made, Path(options.figures), cells.rows, given)
         return INTERRUPTED if interrupt.pressed() else 0
