@@ -15,10 +15,11 @@ BEGIN, END = "<!-- headlines: written by python benchmarks/headlines.py -->", "<
 
 TEXT = """# What the works behind this package published, and what it gives
 
-Written by `python benchmarks/headlines.py` from `benchmarks/results/`; `thalweg reproduce` prints the same. *Beside it* is the
-strongest opponent in the same table, at equal evaluations. Seeds, bounds, costs and all else are on the pages of results:
-[Learn2Hop](benchmarks-learned.md), [StriderNet](benchmarks-stridernet.md), [ASLA](benchmarks-asla.md),
-[builders](benchmarks-builder.md), [the action functional](benchmarks-action-functional.md),
+Written by `python benchmarks/headlines.py` from `benchmarks/results/`; `thalweg reproduce` prints the same. Every table is
+run again by its command: `--quick` in minutes, `--workers N` by processes, and what was stopped goes on by the same
+command. *Beside it* is the strongest opponent in the same table, at equal evaluations. Seeds, bounds, costs and all else
+are on the pages of results: [Learn2Hop](benchmarks-learned.md), [StriderNet](benchmarks-stridernet.md),
+[ASLA](benchmarks-asla.md), [builders](benchmarks-builder.md), [the action functional](benchmarks-action-functional.md),
 [deep surrogates](benchmarks-deep-surrogates.md).
 
 """

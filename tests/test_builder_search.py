@@ -1,6 +1,7 @@
 """Builders that search: how molecules are put together, what counts as the same, what is learned, and the search made of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -45,6 +46,29 @@ def file(network, tmp_path_factory):
 @pytest.fixture(scope="module")
 def methanol():
     return cluster(molecule("CH3OH").numbers, BlackBox("emt"))
+
+
+@pytest.mark.parametrize(("anew", "known", "temperatures"), [(3, 2, [1, 2, 4]), (3, 9, [1, 2, 4, 8]), (0, 9, [1])])
+def test_what_was_seen_before_is_built_anew_at_higher_temperatures(monkeypatch, methanol, anew, known, temperatures):
+    """By builds that are handed out: the first `known` of them are known, the lowest of which is taken where all are."""
+    asked, search = [], Builder(anew=anew, policy=Softmax(0.05))
+
+    def built(self, key, network, system, policy):
+        asked.append(policy.temperature)
+        return SimpleNamespace(whole=np.ones(2, bool))
+
+    def relaxed(self, network, built, system):
+        return np.full((2, 6, 3), float(len(asked))), np.full((2, 6), len(asked)), np.array([-5.0, -4.0]) + len(asked)
+
+    monkeypatch.setattr(Builder, "_built", built)
+    monkeypatch.setattr(Builder, "_relaxed", relaxed)
+    monkeypatch.setattr("thalweg.search.builder._one_molecule", lambda system, x: True)
+    monkeypatch.setattr("thalweg.search.builder._whole", lambda system, x: int(x[0, 0]))
+    shared = SimpleNamespace(network=None, replay=SimpleNamespace(knows=lambda m: m <= known))
+    x, _, origin = search._proposed(jax.random.key(0), shared, methanol, [])  # type: ignore[arg-type]
+    np.testing.assert_allclose(asked, 0.05 * np.array(temperatures))
+    assert x[0, 0] == (len(temperatures) if known < len(temperatures) else 1)
+    assert origin == 0
 
 
 @pytest.mark.parametrize("numbers", [[8, 1, 6, 1, 6, 1, 1, 1, 1], [1, 1], [6], [6, 6, 8]])

@@ -26,6 +26,10 @@ class Policy(eqx.Module):
     def __call__(self, key, values: Array, allowed: Array) -> Array:
         """Flat index of a placement from values (placements,) and which of them are allowed (placements,), one at least."""
 
+    def warmer(self, factor: float) -> Policy:
+        """One that strays so much further from the best, where all that is built is known already; itself if it cannot."""
+        return self
+
 
 class EpsilonGreedy(Policy):
     """The most valuable placement; with the chance `epsilon` another one: of the best, or of all.
@@ -59,6 +63,9 @@ class Softmax(Policy):
     def __call__(self, key, values, allowed):
         noise = jr.gumbel(key, values.shape, jnp.result_type(float))
         return jnp.argmax(jnp.where(allowed, values / self.temperature + noise, -jnp.inf))
+
+    def warmer(self, factor: float) -> Softmax:
+        return Softmax(self.temperature * factor)
 
 
 class Uniform(Policy):

@@ -25,12 +25,14 @@ from thalweg.settings import Stop
 LEARN_FROM = 50
 #: [search] of the methods.
 METHODS: dict[str, dict] = {
-    "imitation": {"kind": "builder", "learn_from": NEVER},
-    "reinforced": {"kind": "builder", "learn_from": LEARN_FROM},
+    "imitation": {"kind": "builder", "learn_from": NEVER, "anew": 0},
+    "reinforced": {"kind": "builder", "learn_from": LEARN_FROM, "anew": 0},
+    "imitation-anew": {"kind": "builder", "learn_from": NEVER},
+    "reinforced-anew": {"kind": "builder", "learn_from": LEARN_FROM},
     "basin-hopping": {"kind": "basin-hopping"},
     "gofee": {"kind": "gofee"},
 }
-BUILDERS = ("imitation", "reinforced")
+BUILDERS = ("imitation", "reinforced", "imitation-anew", "reinforced-anew")
 #: Stoichiometries of up to six heavy atoms, and larger ones, of which nothing was learned.
 INSIDE = (
     "C4H4O2", "C3H4N2O", "C2H4N2O2", "C5H8O", "C3H5NO2", "C4H6O2", "C3H6O3", "C4H5NO", "C3H4FNO", "C2H3N3O", "C4H7FO", "C5H7N",

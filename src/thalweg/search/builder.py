@@ -52,11 +52,12 @@ class Builder(ModelSearch):
     S. A. Meldgaard et al., Mach. Learn.: Sci. Technol. 3, 015008 (2022), doi:10.1088/2632-2153/ac3eb4. For every proposal
     `candidates` molecules are built, where the `policy` draws each placement by its value, hydrogens last; they are relaxed
     in the network's energy in `steps` steps; what falls apart is built anew, and of the others the lowest one is evaluated,
-    where those whose bonds were seen before count as `novelty` (eV) higher. From episode `learn_from` on every evaluation is
-    followed by `updates` batches of Adam at `learning_rate`: values of placements become the best reward that followed, which
-    falls from 1 at the lowest energy to 0 at `reward_range` (eV) above it, elsewhere they stay what they were; energies and
-    forces become those that were evaluated, by `energy_weight` and `force_weight`. `builder` is the file of a network; the
-    one that ships unless given.
+    where those whose bonds were seen before count as `novelty` (eV) higher. Where all of them were, they are built anew, up
+    to `anew` times, each time at twice the temperature: what is learned narrows what is built. From episode `learn_from` on
+    every evaluation is followed by `updates` batches of Adam at `learning_rate`: values of placements become the best
+    reward that followed, which falls from 1 at the lowest energy to 0 at `reward_range` (eV) above it, elsewhere they stay
+    what they were; energies and forces become those that were evaluated, by `energy_weight` and `force_weight`. `builder`
+    is the file of a network; the one that ships unless given.
     """
 
     hosted: ClassVar[dict] = {"max_steps": 1}
@@ -70,11 +71,12 @@ class Builder(ModelSearch):
     learning_rate: float = 1e-4
     reward_range: float = 3.0
     novelty: float = 1.0
+    anew: int = 3
     energy_weight: float = 0.1
     force_weight: float = 0.9
 
     def __check_init__(self):
-        for name, least in (("candidates", 1), ("steps", 1), ("learn_from", 0), ("updates", 0)):
+        for name, least in (("candidates", 1), ("steps", 1), ("learn_from", 0), ("updates", 0), ("anew", 0)):
             if isinstance(getattr(self, name), int) and getattr(self, name) < least:
                 raise InputError(f"{name} in [search] is {getattr(self, name)}; it must be at least {least}")
         if isinstance(self.reward_range, float) and not self.reward_range > 0:
@@ -171,9 +173,10 @@ class Builder(ModelSearch):
 
     def _proposed(self, key, shared: Learned, system: System, waiting: list):
         """Positions (atoms, 3), the step of each placement (atoms,), and the origin of one proposal."""
-        last = None
-        for attempt in range(TRIES):
-            built = self._built(jax.random.fold_in(key, attempt), shared.network, system)
+        known, repeats, last = None, 0, None
+        for attempt in range(TRIES + self.anew):
+            policy = self.policy.warmer(2.0**repeats)
+            built = self._built(jax.random.fold_in(key, attempt), shared.network, system, policy)
             if not built.whole.any():
                 continue
             x, order, energy = self._relaxed(shared.network, built, system)
@@ -181,15 +184,18 @@ class Builder(ModelSearch):
             if sound.any():
                 seen = np.array([shared.replay.knows(m) or m in waiting for m in (_whole(system, each) for each in x)])
                 best = np.lexsort((energy + self.novelty * seen, ~sound))[0]
-                return x[best], order[best], 0
+                known = known or (x[best], order[best], 0)
+                if repeats == self.anew or not seen[sound].all():
+                    return (x[best], order[best], 0) if not seen[sound].all() else known
+                repeats += 1
             last = x[0], order[0], 1
-        return last or _anything(key, system)
+        return known or last or _anything(key, system)
 
-    def _built(self, key, network: BuilderNetwork, system: System) -> Built:
+    def _built(self, key, network: BuilderNetwork, system: System, policy: Policy) -> Built:
         """Molecules as they are put together."""
         with jax.enable_x64(False):
-            policy = as_leaves(self.policy, np.float32)
-            return assembled(_key(key), network, np.asarray(system.numbers), self.candidates, policy)
+            leaves = as_leaves(policy, np.float32)
+            return assembled(_key(key), network, np.asarray(system.numbers), self.candidates, leaves)
 
     def _relaxed(self, network: BuilderNetwork, built: Built, system: System):
         """Positions (n, atoms, 3) after relaxation in the network's energy, orders, and energies (n,); inf where too dense."""
