@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk, fcc111
+from test_docs import PAGES, ROOT, commands
 
 from thalweg import cli
 from thalweg.commands.inputs import enter_energy_of, tables_of
 from thalweg.config import resolve
 from thalweg.learning import recipe
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Options that end a command within seconds.
 SHORT = {
     "search": "--time 1 --walkers 4",
@@ -32,13 +31,6 @@ SHORT = {
 }
 #: Where every energy is a calculator's, so many are enough.
 FEW = "--evaluations 3"
-
-
-def commands(page: Path) -> list[str]:
-    """The thalweg commands in the shell blocks of a page, without comments and what stands before `&&`."""
-    blocks = re.findall(r"^```bash\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    lines = [re.split(r"\s#|\s>", line.split("&& ")[-1])[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("thalweg ")]
 
 
 def shortened(command: str) -> list[str]:

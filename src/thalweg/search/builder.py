@@ -184,11 +184,14 @@ class Builder(ModelSearch):
             if sound.any():
                 seen = np.array([shared.replay.knows(m) or m in waiting for m in (_whole(system, each) for each in x)])
                 best = np.lexsort((energy + self.novelty * seen, ~sound))[0]
-                known = known or (x[best], order[best], 0)
-                if repeats == self.anew or not seen[sound].all():
-                    return (x[best], order[best], 0) if not seen[sound].all() else known
-                repeats += 1
-            last = x[0], order[0], 1
+                chosen = x[best], order[best], 0
+                if not seen[sound].all():
+                    return chosen
+                known, repeats = known or chosen, repeats + 1
+                if repeats > self.anew:
+                    return known
+            else:
+                last = x[0], order[0], 1
         return known or last or _anything(key, system)
 
     def _built(self, key, network: BuilderNetwork, system: System, policy: Policy) -> Built:
