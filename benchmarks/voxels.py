@@ -3,8 +3,8 @@
     taskset -c 0 python benchmarks/voxels.py
 
 Milliseconds of processor time, the least of a few calls: one map of values (batch of 1, and per map in a batch of 10), and a
-step of training, the values of 60 crops with the gradient by all weights. Two species, ten channels, float32. XLA's networks
-are `lax.conv_general_dilated` with zeros beyond the edges; crops are those of thalweg, every `dilation`-th voxel, for both.
+step of training, the values of 60 voxels with the gradient by all weights. Two species, ten channels, float32. XLA's networks
+are `lax.conv_general_dilated` with zeros beyond the edges, in training of crops about each voxel, every `dilation`-th site.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NETWORKS = {
     "3D k7 d2": ((21, 21, 21), 7, 2),
     "3D k11 d1": ((21, 21, 21), 11, 1),
 }
-#: Crops of one training step.
-CROPS = 60
+#: Voxels of one training step.
+VOXELS = 60
 #: Of crops with more sites than this only so many are computed, and their time is scaled up.
 LARGE, FEW = 10_000, 6
 EDGES = (False, False, False)
@@ -69,17 +69,19 @@ def maps(net: VoxelNetwork, shape, batch: int, xla: bool, budget: float) -> floa
     return milliseconds(eqx.filter_jit(run), net, x, budget=budget) / batch
 
 
-def step(net: VoxelNetwork, xla: bool, budget: float) -> float:
-    crop = net.crop_offsets.shape[:3]
-    count = FEW if np.prod(crop) > LARGE else CROPS
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(count, 2, *crop)), jnp.float32)
-    inside = jnp.ones((count, *crop), bool)
+def step(net: VoxelNetwork, shape, xla: bool, budget: float) -> float:
+    rng = np.random.default_rng(0)
+    crop = [len(net.weights) * (net.kernel - 1) + 1 if n > 1 else 1 for n in shape]
+    count = FEW if np.prod(crop) > LARGE else VOXELS
+    sites = net.sites(jnp.asarray(rng.integers(shape, size=(count, 3))), shape, EDGES)
+    x = jnp.asarray(rng.normal(size=(count, 2, *(crop if xla else sites.inside.shape[1:]))), jnp.float32)
 
-    def loss(net, x):
-        out = by_xla(net, x, 1, "VALID") if xla else net.values(x, inside, jnp.zeros(2))
+    def loss(net, x, sites):
+        out = by_xla(net, x, 1, "VALID") if xla else net.values(x, sites, jnp.zeros(2))
         return (out**2).mean()
 
-    return milliseconds(eqx.filter_jit(eqx.filter_value_and_grad(loss)), net, x, budget=budget) * CROPS / count
+    run = eqx.filter_jit(eqx.filter_value_and_grad(loss))
+    return milliseconds(run, net, x, sites, budget=budget) * VOXELS / count
 
 
 def main() -> None:
@@ -88,13 +90,13 @@ def main() -> None:
     p.add_argument("--budget", type=float, default=0.3, help="seconds of each measurement")
     args = p.parse_args()
     print("milliseconds: thalweg, XLA (XLA / thalweg)")
-    print(f"{'network':10s} {'grid':>10s} {'a map':>24s} {'a map of 10':>24s} {f'{CROPS} crops, gradient':>28s}", flush=True)
+    print(f"{'network':10s} {'grid':>10s} {'a map':>24s} {'a map of 10':>24s} {f'{VOXELS} voxels, gradient':>28s}", flush=True)
     for name in args.networks:
         shape, kernel, dilation = NETWORKS[name]
         net = VoxelNetwork.random(np.random.default_rng(0), 2, 2, 2 if shape[2] == 1 else 3, kernel, dilation)
         net = jax.tree.map(jnp.asarray, net)
         pairs = [[maps(net, shape, batch, xla, args.budget) for xla in (False, True)] for batch in (1, 10)]
-        pairs.append([step(net, xla, args.budget) for xla in (False, True)])
+        pairs.append([step(net, shape, xla, args.budget) for xla in (False, True)])
         cells = [f"{own:.2f}, {theirs:.2f} ({theirs / own:.1f} x)" for own, theirs in pairs]
         grid = " x ".join(map(str, shape[: net.dimensions]))
         print(f"{name:10s} {grid:>10s} {cells[0]:>24s} {cells[1]:>24s} {cells[2]:>28s}", flush=True)

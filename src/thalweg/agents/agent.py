@@ -10,7 +10,7 @@ import numpy as np
 from thalweg.agents.grid import Grid
 from thalweg.agents.images import Representation
 from thalweg.geometry import nearest_image, traced_space
-from thalweg.networks.voxel import VoxelNetwork
+from thalweg.networks.voxel import Sites, VoxelNetwork
 from thalweg.space import Space
 from thalweg.typing import Array
 
@@ -48,30 +48,19 @@ class Agent(eqx.Module):
 
         With an `offset` (batch, 3) the whole grid is shifted by it: values of places between voxels.
         """
-        crops, inside = self.crops(grid, positions, kinds, there, voxel, cell, offset)
-        out = self.network.values(crops, inside, self.empty)
+        sums, sites = self.sums(grid, positions, kinds, there, voxel, cell, offset)
+        images = self.representation.combined(sums)
+        out = self.network.values(images.reshape(*images.shape[:2], *sites.inside.shape[1:]), sites, self.empty)
         return jnp.take_along_axis(out, kind[:, None], 1)[:, 0]
 
-    def crops(self, grid: Grid, positions, kinds, there, voxel, cell=None, offset=None) -> tuple[Array, Array]:
-        """Images (batch, channels, *crop) of the sites from which the value of each `voxel` (batch,) follows, and which of them
-        are inside of the grid (batch, *crop)."""
-        sums, inside = self.sums(grid, positions, kinds, there, voxel, cell, offset)
-        made = jnp.where(inside[:, None], self.representation.combined(sums), self.empty[:, None])
-        shape = self.network.crop_offsets.shape[:-1]
-        return made.reshape(*made.shape[:2], *shape), inside.reshape(-1, *shape)
-
-    def sums(self, grid: Grid, positions, kinds, there, voxel, cell=None, offset=None) -> tuple[Array, Array]:
-        """What a representation combines: (batch, species, basis, sites) for the sites of `crops`, and which are inside."""
-        offsets = self.network.crop_offsets  # (*crop, 3), NumPy, in voxels
-        at = grid.indices(voxel)[:, None] + offsets.reshape(-1, 3)
-        wraps, size = np.asarray(grid.periodic), np.asarray(grid.shape)
-        inside = (jnp.asarray(wraps) | ((at >= 0) & (at < size))).all(-1)
-        points = jnp.asarray(grid.origin, positions.dtype) + at.astype(positions.dtype) @ jnp.asarray(
-            grid.steps, positions.dtype
-        )
+    def sums(self, grid: Grid, positions, kinds, there, voxel, cell=None, offset=None) -> tuple[Array, Sites]:
+        """What a representation combines: (batch, species, basis, sites) for the sites that the values of voxels depend on."""
+        sites = self.network.sites(grid.indices(voxel), grid.shape, grid.periodic)
+        at = sites.at.reshape(len(sites.at), -1, 3).astype(positions.dtype)
+        points = jnp.asarray(grid.origin, positions.dtype) + at @ jnp.asarray(grid.steps, positions.dtype)
         points = points if offset is None else points + offset[:, None]
         made = self._seen(points, self._seated(grid, positions), kinds, there, spacing_of(grid), _space(grid, cell))
-        return made, inside
+        return made, sites
 
     @property
     def empty(self) -> Array:

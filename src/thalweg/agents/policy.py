@@ -47,12 +47,12 @@ class EpsilonGreedy(Policy):
         masked = jnp.where(allowed, values, -jnp.inf)
         # Equal values are common before anything was learned: the first of them would be the same corner each time.
         jitter = 1e-6 * jr.uniform(k_tie, values.shape, values.dtype)
-        _, best = lax.top_k(masked + jitter, min(BEST, len(values)))
-        among = jnp.clip(jnp.ceil(self.top * allowed.sum()), 1, len(best)).astype(jnp.int32)
-        near = best[jr.randint(k_best, (), 0, among)]
+        among = jnp.clip(jnp.ceil(self.top * allowed.sum()), 1, min(BEST, len(values))).astype(jnp.int32)
+        rank = jr.randint(k_best, (), 0, among)
         u, v = jr.uniform(k_which, (2,))
-        other = jnp.where(v < self.random, _any(k_random, allowed), near)
-        return jnp.where(u < self.epsilon, other, best[0])
+        strays, anywhere = u < self.epsilon, v < self.random
+        chosen = _ranked(masked + jitter, jnp.where(strays & ~anywhere, rank, 0))
+        return jnp.where(strays & anywhere, _any(k_random, allowed), chosen)
 
 
 class Softmax(Policy):
@@ -82,6 +82,13 @@ class Greedy(Policy):
 
     def __call__(self, key, values, allowed):
         return jnp.argmax(jnp.where(allowed, values, -jnp.inf))
+
+
+def _ranked(values, rank):
+    """Index of the value that `rank` others exceed. They are taken off one by one: few draws need it, and sorting is slow."""
+    first = lambda left: (left, jnp.argmax(left))
+    without = lambda _, last: first(last[0].at[last[1]].set(-jnp.inf))
+    return lax.fori_loop(0, rank, without, first(values))[1]
 
 
 def _any(key, allowed):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from thalweg.errors import InputError
 from thalweg.networks.layers import activated
-from thalweg.typing import Array, Bool, Float
+from thalweg.typing import Array, Bool, Float, Int
 
+#: How the sites along an axis are read: those about a voxel, all that there are, or those with their periodic images.
+CROP, ALL, WRAPPED = "crop", "all", "wrapped"
 #: Larger kernels, and all in a volume, are much faster by Fourier transforms on a CPU: see `benchmarks/voxels.py`.
 SMALL = 5
 
@@ -71,32 +74,58 @@ class VoxelNetwork(eqx.Module):
         """Edge, in voxels, of the cube on which one value depends."""
         return 1 + len(self.weights) * self.dilation * (self.kernel - 1)
 
-    @property
-    def crop_offsets(self) -> np.ndarray:
-        """Offsets (*crop, 3), in voxels, of the sites on which one value depends: with dilation d every d-th only."""
-        m = len(self.weights) * (self.kernel - 1) + 1
-        along = (np.arange(m) - m // 2) * self.dilation
-        axes = [along if k < self.dimensions else np.zeros(1, int) for k in range(3)]
-        return np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-
     def maps(self, images, periodic: tuple[bool, bool, bool], empty) -> Array:
         """Values (batch, outputs, nx, ny, nz) of images (batch, inputs, nx, ny, nz); `empty` (inputs,) is an empty voxel."""
         x = jnp.moveaxis(images, 1, 0)
+        reads = [WRAPPED if p else ALL for p in periodic]
         for k, vacuum in enumerate(self._vacua(empty)):
-            y = _convolved(self.weights[k], self._padded(x, vacuum, periodic), self.kernel, self.dilation, self.dimensions)
-            x = self._activated(k, y)
+            y = _convolved(self.weights[k], x - _wide(vacuum), self.kernel, self.dilation, self.dimensions, reads)
+            x = self._activated(k, y, vacuum)
         return jnp.moveaxis(x, 0, 1)
 
-    def values(self, crops, inside: Bool[Array, "batch *crop"], empty) -> Array:
-        """Values (batch, outputs) of the voxels in the middle of `crops` (batch, inputs, *crop): sites at `crop_offsets`, of
-        which those `inside` are on the grid (their images, where an axis is periodic)."""
-        x = jnp.moveaxis(crops, 1, 0)
-        for k, vacuum in enumerate(self._vacua(empty)):
-            x = jnp.where(inside, x, vacuum.reshape(-1, 1, 1, 1, 1))
-            x = self._activated(k, _convolved(self.weights[k], x, self.kernel, 1, self.dimensions))
-            trim = self.kernel // 2
-            inside = inside[(slice(None), *[slice(trim, n - trim) for n in inside.shape[1 : 1 + self.dimensions]])]
-        return x[:, :, 0, 0, 0].T
+    def sites(self, voxels: Int[Array, "batch 3"], shape: tuple[int, int, int], periodic: tuple[bool, bool, bool]) -> Sites:
+        """What is to be read of a grid for the values of `voxels`: with dilation d every d-th voxel only."""
+        reads, axes, middle = self._reads(shape, periodic), [], []
+        for k, read in enumerate(reads):
+            v = voxels[:, k, None]
+            crop = self._crops[0] if k < self.dimensions else 1
+            if read == ALL:
+                axes.append(v % self.dilation + self.dilation * np.arange(-(-shape[k] // self.dilation)))
+                middle.append(v[:, 0] // self.dilation)
+            else:
+                axes.append(v + self.dilation * (np.arange(crop) - crop // 2))
+                middle.append(jnp.full(len(v), crop // 2))
+        full = [len(voxels), *[a.shape[1] for a in axes]]
+        wide = [a.reshape(len(a), *[-1 if i == k else 1 for i in range(3)]) for k, a in enumerate(axes)]
+        at = jnp.stack([jnp.broadcast_to(a, full) for a in wide], -1)
+        inside = (jnp.asarray(periodic) | ((at >= 0) & (at < np.asarray(shape)))).all(-1)
+        return Sites(at, inside, jnp.stack(middle, -1), reads)
+
+    def values(self, images, sites: Sites, empty) -> Array:
+        """Values (batch, outputs) of voxels from `images` (batch, inputs, *sites) of the sites that `sites` names for them."""
+        x, inside, half = jnp.moveaxis(images, 1, 0), sites.inside, self.kernel // 2
+        *hidden, last = self._vacua(empty)
+        for k, vacuum in enumerate(hidden):
+            off = jnp.where(inside, x - _wide(vacuum), 0.0)
+            x = self._activated(k, _convolved(self.weights[k], off, self.kernel, 1, self.dimensions, sites.reads), vacuum)
+            trims = [half if k < self.dimensions and r == CROP else 0 for k, r in enumerate(sites.reads)]
+            inside = inside[(slice(None), *[slice(t, n - t) for t, n in zip(trims, inside.shape[1:], strict=True)])]
+        off = jnp.where(inside, x - _wide(last), 0.0)
+        near = _about(off, sites, self.kernel, self.dimensions)
+        y = jnp.einsum("oit,ibt->ob", jnp.asarray(self.weights[-1]), near, precision=lax.Precision.HIGHEST)
+        return self._activated(-1, y[:, :, None, None, None], last)[:, :, 0, 0, 0].T
+
+    @property
+    def _crops(self) -> list[int]:
+        """Along an axis, in kernels' steps, on how many sites of what each layer reads one value depends."""
+        return [1 + k * (self.kernel - 1) for k in range(len(self.weights), 0, -1)]
+
+    def _reads(self, shape, periodic) -> tuple[str, str, str]:
+        """Whether the sites about a voxel are read along each axis, or all that there are, where those are fewer."""
+        sides = [-(-n // self.dilation) + self.kernel // 2 for n in shape]
+        fewer = [1.2 * (len(self.weights) - 1) * n < sum(self._crops) for n in sides]
+        found = [ALL if k < self.dimensions and fewer[k] and not periodic[k] else CROP for k in range(3)]
+        return found[0], found[1], found[2]
 
     def _vacua(self, empty) -> list:
         """What each layer reads (in,) where there is nothing."""
@@ -105,36 +134,65 @@ class VoxelNetwork(eqx.Module):
             found.append(activated(jnp.asarray(w).sum(-1) @ found[-1] + b))
         return found
 
-    def _activated(self, layer: int, values):
-        values = values + jnp.asarray(self.biases[layer]).reshape(-1, 1, 1, 1, 1)
+    def _activated(self, layer: int, values, vacuum):
+        """A layer's values of sums over what was read above the `vacuum`."""
+        layer %= len(self.weights)
+        values = values + _wide(jnp.asarray(self.weights[layer]).sum(-1) @ vacuum + self.biases[layer])
         return activated(values) if layer + 1 < len(self.weights) else jnp.tanh(values)
 
-    def _padded(self, x, vacuum, periodic):
-        """Half a kernel more on each side: images of what is periodic, vacuum elsewhere."""
-        half = self.dilation * (self.kernel // 2)
-        off = x - vacuum.reshape(-1, 1, 1, 1, 1)
-        wide = [(half, half) if k < self.dimensions else (0, 0) for k in range(3)]
-        off = jnp.pad(off, [(0, 0), (0, 0), *[w if not p else (0, 0) for w, p in zip(wide, periodic, strict=True)]])
-        off = jnp.pad(off, [(0, 0), (0, 0), *[w if p else (0, 0) for w, p in zip(wide, periodic, strict=True)]], mode="wrap")
-        return off + vacuum.reshape(-1, 1, 1, 1, 1)
+
+class Sites(eqx.Module):
+    """What is read for the values of some voxels: indices `at` (batch, *sites, 3) on the grid, which of them are `inside` of
+    it (their images, where an axis is periodic), the place (batch, 3) of each voxel among them, and how axes are read."""
+
+    at: Int[Array, "batch *sites 3"]
+    inside: Bool[Array, "batch *sites"]
+    middle: Int[Array, "batch 3"]
+    reads: tuple[str, str, str] = eqx.field(static=True)
 
 
-def _convolved(weights, x, kernel: int, dilation: int, dimensions: int):
-    """Sums over taps (out, batch, nx', ny', nz') of x (in, batch, nx, ny, nz), without padding.
+def _wide(channels):
+    return channels.reshape(-1, 1, 1, 1, 1)
 
-    The taps, `dilation` apart, leave that many interleaved images to themselves: each goes through a kernel without gaps.
+
+def _about(x, sites: Sites, kernel: int, dimensions: int):
+    """What the last kernel reads (in, batch, taps) of x (in, batch, *sites)."""
+    edges = [kernel if k < dimensions else 1 for k in range(3)]
+    whole = [r == ALL for r in sites.reads]
+    x = jnp.pad(x, [(0, 0), (0, 0), *[(e // 2, e // 2) if w else (0, 0) for e, w in zip(edges, whole, strict=True)]])
+    if any(whole):
+        start = jnp.where(np.asarray(whole), sites.middle, 0)
+        cut = lambda one, at: lax.dynamic_slice(one, (jnp.zeros_like(at[0]), *at), (len(x), *edges))
+        x = jax.vmap(cut, (1, 0), 1)(x, start)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _convolved(weights, x, kernel: int, dilation: int, dimensions: int, reads):
+    """Sums over taps (out, batch, nx', ny', nz') of x (in, batch, nx, ny, nz), `dilation` apart, axes read as `reads` says.
+
+    The taps leave as many interleaved images to themselves: each goes through a kernel without gaps.
     """
     apart = [dilation if k < dimensions else 1 for k in range(3)]
     edges = [kernel if k < dimensions else 1 for k in range(3)]
-    shape = [n - (e - 1) * d for n, e, d in zip(x.shape[2:], edges, apart, strict=True)]
-    split = _interleaved(x, apart)
+    shape = [n - (e - 1) * d if r == CROP else n for n, e, d, r in zip(x.shape[2:], edges, apart, reads, strict=True)]
+    by_windows = dimensions == 2 and kernel <= SMALL
+    split = _interleaved(_padded(x, [d * (e // 2) for e, d in zip(edges, apart, strict=True)], reads, by_windows), apart)
     # Of voxels along axes that there are, so that nothing is transformed for the third axis of a plane.
     split = split.reshape(*split.shape[: 2 + dimensions])
     kernels = jnp.reshape(weights, (*weights.shape[:2], *edges[:dimensions]))
-    by = _by_windows if dimensions == 2 and kernel <= SMALL else _by_transforms
-    y = by(kernels, split)
+    y = (_by_windows if by_windows else _by_transforms)(kernels, split)
     y = y.reshape(*y.shape, *[1] * (3 - dimensions))
     return _woven(y, apart, x.shape[1])[:, :, : shape[0], : shape[1], : shape[2]]
+
+
+def _padded(x, half: list[int], reads, both: bool):
+    """Half a kernel more on each side: images of what is periodic, zeros beside what is whole, nothing beside a crop.
+
+    Transforms are of periodic images: zeros before the first voxel are also behind the last one, unless `both` are asked for.
+    """
+    zeros = [(h, h if both else 0) if r == ALL else (0, 0) for h, r in zip(half, reads, strict=True)]
+    images = [(h, h) if r == WRAPPED else (0, 0) for h, r in zip(half, reads, strict=True)]
+    return jnp.pad(jnp.pad(x, [(0, 0), (0, 0), *zeros]), [(0, 0), (0, 0), *images], mode="wrap")
 
 
 def _by_windows(kernels, x):
@@ -142,21 +200,41 @@ def _by_windows(kernels, x):
     return lax.conv_general_dilated(x, kernels, (1, 1), "VALID", dimension_numbers=("CNHW", "OIHW", "CNHW"))
 
 
+@jax.custom_vjp
 def _by_transforms(kernels, x):
     """Sums over taps (out, batch, ...) by Fourier transforms, larger than without padding: at the ends they mean nothing."""
-    axes = tuple(range(2, x.ndim))
-    size = [_fast(n) for n in x.shape[2:]]
-    return jnp.fft.irfftn(_correlated(jnp.fft.rfftn(kernels, size, axes), jnp.fft.rfftn(x, size, axes)), size, axes)
+    return _transformed(kernels, x)[0]
 
 
-def _correlated(kernels, x):
-    """Sums over inputs (out, batch, ...) of the conjugates of kernels (out, in, ...) times x (in, batch, ...), all complex.
+def _transformed(kernels, x):
+    axes, size = tuple(range(2, x.ndim)), [_fast(n) for n in x.shape[2:]]
+    waves, images = jnp.fft.rfftn(kernels, size, axes), jnp.fft.rfftn(x, size, axes)
+    # y[p] = sum_t k[t] x[p + t]
+    return jnp.fft.irfftn(_products(waves.conj(), images), size, axes), (waves, images, kernels, x)
+
+
+def _transformed_back(kept, g):
+    """Gradients by kernels and x, in real transforms: JAX's own of one is a complex one of twice the numbers."""
+    waves, images, kernels, x = kept
+    axes, size = tuple(range(2, g.ndim)), g.shape[2:]
+    known = jnp.fft.rfftn(g, size, axes)
+    back = lambda f, like: jnp.fft.irfftn(f, size, axes)[tuple(slice(n) for n in like.shape)]
+    # k[t]: sum_p g[p] x[p + t], over the batch; x[q]: sum_t k[t] g[q - t].
+    by_kernels = _products(known.conj(), images.swapaxes(0, 1))
+    return back(by_kernels, kernels), back(_products(waves.swapaxes(0, 1), known), x)
+
+
+_by_transforms.defvjp(_transformed, _transformed_back)
+
+
+def _products(a, b):
+    """Products (n, m, ...) of matrices of complex numbers (n, k, ...) and (k, m, ...), one for each place.
 
     Elementwise in real numbers: the compiler vectorises that, not complex products, nor ten channels.
     """
-    a, b, c, d = kernels.real, kernels.imag, x.real, x.imag
-    real = sum(a[:, i, None] * c[i] + b[:, i, None] * d[i] for i in range(len(x)))
-    imaginary = sum(a[:, i, None] * d[i] - b[:, i, None] * c[i] for i in range(len(x)))
+    r, i, s, t = a.real, a.imag, b.real, b.imag
+    real = sum(r[:, k, None] * s[k] - i[:, k, None] * t[k] for k in range(len(b)))
+    imaginary = sum(r[:, k, None] * t[k] + i[:, k, None] * s[k] for k in range(len(b)))
     return lax.complex(real, imaginary)
 
 
