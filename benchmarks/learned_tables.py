@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from thalweg.benchmark.action_functional import WHAT
-from thalweg.benchmark.asla import BETWEEN, CONTROLLED, CONVOLUTIONS, LOOKING, MOLECULES, REBUILDING, REPRESENTATIONS
+from thalweg.benchmark.asla import TABLES as ASLA_TABLES
 from thalweg.benchmark.builder import METHODS as BUILDERS
 from thalweg.benchmark.deep_surrogates import METHODS as NETWORKS
 from thalweg.benchmark.experiments import Experiment, Table, experiment
@@ -85,8 +85,6 @@ structure, as it was evaluated, are those of the known one, atom by atom (`thalw
 near the lowest known one and a relaxation ends there. Success is the fraction of restarts with 95 % bounds
 ([Kaplan-Meier](statistics.md)), n50 where half of all restarts succeed. Seeds from 100 on were never tuned on. CPU seconds hold
 everything, on a two-core virtual machine (AMD EPYC) with both cores in use: upper bounds. There was no GPU.
-
-{methods}
 
 {tables}
 {notes}"""
@@ -178,8 +176,7 @@ def methods_of(name: str) -> dict[str, str]:
     if name == "learn2hop":
         return dict(METHODS)
     if name == "asla":
-        tables = (MOLECULES, REBUILDING, REPRESENTATIONS, BETWEEN, CONVOLUTIONS, CONTROLLED, LOOKING)
-        return {k: f"`{json.dumps(search)}`" for table in tables for k, search in table.items()}
+        return {}  # they stand in each table
     if name == "deep-surrogates":
         return {k: f"`{json.dumps(own)}`" for k, own in NETWORKS.items() if own}
     if name == "action-functional":
@@ -208,7 +205,15 @@ def written(table: Table, rows: list[dict]) -> str:
     """A table of the experiment, where it was run."""
     if not rows:
         return ""
-    return "\n".join([f"## {table.name}: {table.what}", "", *[s.markdown for s in table.sections(rows)]])
+    # The same name is another method in another table of agents.
+    own = searches(rows) if table in ASLA_TABLES else []
+    return "\n".join([f"## {table.name}: {table.what}", "", *own, *[s.markdown for s in table.sections(rows)]])
+
+
+def searches(rows: list[dict]) -> list[str]:
+    """What the methods of a table were run with."""
+    own = {r["method"]: {k: v for k, v in r["search"].items() if k != "spacing"} for r in rows}
+    return [*(f"- `{method}`: `{json.dumps(search)}`" for method, search in own.items()), ""]
 
 
 def page(name: str, folder: str, text: str) -> None:

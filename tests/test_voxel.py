@@ -133,6 +133,28 @@ def test_values_of_an_agent_are_its_maps_on_every_voxel(name):
     np.testing.assert_array_equal(run(np.repeat(absent, n, 0), np.full(n, 1)), values)
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_gradients_of_values_are_those_of_maps(name):
+    shape, periodic, kernel, dilation = GRIDS[name]
+    flat, rng, blank = shape[2] == 1, np.random.default_rng(5), np.float32([0.2, -0.1])
+    net = network(2 if flat else 3, kernel, dilation)
+    images = rng.normal(size=(3, 2, *shape)).astype(np.float32)
+    voxels = rng.integers(shape, size=(3, 3))
+
+    sites = net.sites(jnp.asarray(voxels), shape, periodic)
+    at = np.moveaxis(np.asarray(sites.at) % np.array(shape), -1, 0)
+    seen = np.stack([images[k][:, *at[:, k]] for k in range(3)])
+
+    def by_maps(net):
+        found = net.maps(images, periodic, blank)
+        return jnp.stack([found[(k, slice(None), *v)] for k, v in enumerate(voxels)])
+
+    both = lambda way: eqx.filter_jit(eqx.filter_value_and_grad(lambda n: (lambda y: (y.sum(), y))(way(n)), has_aux=True))(net)
+    found, expected = both(lambda net: net.values(seen, sites, blank)), both(by_maps)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()) + 1e-7)
+
+
 def test_maps_move_with_the_atoms():
     shape, periodic, kernel, dilation = GRIDS["narrow periodic plane"]
     net = network(2, kernel, dilation)
