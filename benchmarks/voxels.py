@@ -27,6 +27,7 @@ from thalweg.networks.voxel import VoxelNetwork
 NETWORKS = {
     "2D k15 d1": ((41, 41, 1), 15, 1),
     "2D k5 d3": ((41, 41, 1), 5, 3),
+    "2D k3 d4": ((41, 41, 1), 3, 4),
     "3D k3 d4": ((21, 21, 21), 3, 4),
     "3D k5 d3": ((21, 21, 21), 5, 3),
     "3D k7 d2": ((21, 21, 21), 7, 2),

@@ -162,7 +162,7 @@ def built(key, agent: Agent | None, site: Site, policy: Policy, start: Build) ->
     """Builds that were gone on with until their bags were empty, and which of them (batch,) are whole.
 
     An agent is None where the policy does not read values. A build in which nothing is allowed any more stays as it is. The
-    loop is on the host: inside of a compiled loop XLA's convolutions for CPUs are ten times as slow.
+    loop is on the host: it ends with the last of them, and a step costs far more than its dispatch.
     """
     agent, site, policy, build = jax.tree.map(_on_device, (agent, site, policy, start))
     stuck, step, more = jnp.zeros(len(start.positions), bool), 0, True

@@ -16,8 +16,6 @@ from thalweg.typing import Array, Bool, Float, Int
 
 #: How the sites along an axis are read: those about a voxel, all that there are, or those with their periodic images.
 CROP, ALL, WRAPPED = "crop", "all", "wrapped"
-#: Larger kernels, and all in a volume, are much faster by Fourier transforms on a CPU: see `benchmarks/voxels.py`.
-SMALL = 5
 
 
 class VoxelNetwork(eqx.Module):
@@ -175,34 +173,31 @@ def _convolved(weights, x, kernel: int, dilation: int, dimensions: int, reads):
     apart = [dilation if k < dimensions else 1 for k in range(3)]
     edges = [kernel if k < dimensions else 1 for k in range(3)]
     shape = [n - (e - 1) * d if r == CROP else n for n, e, d, r in zip(x.shape[2:], edges, apart, reads, strict=True)]
-    by_windows = dimensions == 2 and kernel <= SMALL
-    split = _interleaved(_padded(x, [d * (e // 2) for e, d in zip(edges, apart, strict=True)], reads, by_windows), apart)
+    split = _interleaved(_padded(x, [d * (e // 2) for e, d in zip(edges, apart, strict=True)], reads), apart)
     # Of voxels along axes that there are, so that nothing is transformed for the third axis of a plane.
     split = split.reshape(*split.shape[: 2 + dimensions])
     kernels = jnp.reshape(weights, (*weights.shape[:2], *edges[:dimensions]))
-    y = (_by_windows if by_windows else _by_transforms)(kernels, split)
+    y = _correlated(kernels, split)
     y = y.reshape(*y.shape, *[1] * (3 - dimensions))
     return _woven(y, apart, x.shape[1])[:, :, : shape[0], : shape[1], : shape[2]]
 
 
-def _padded(x, half: list[int], reads, both: bool):
+def _padded(x, half: list[int], reads):
     """Half a kernel more on each side: images of what is periodic, zeros beside what is whole, nothing beside a crop.
 
-    Transforms are of periodic images: zeros before the first voxel are also behind the last one, unless `both` are asked for.
+    Transforms are of periodic images, so that zeros before the first voxel are also behind the last one.
     """
-    zeros = [(h, h if both else 0) if r == ALL else (0, 0) for h, r in zip(half, reads, strict=True)]
+    zeros = [(h, 0) if r == ALL else (0, 0) for h, r in zip(half, reads, strict=True)]
     images = [(h, h) if r == WRAPPED else (0, 0) for h, r in zip(half, reads, strict=True)]
     return jnp.pad(jnp.pad(x, [(0, 0), (0, 0), *zeros]), [(0, 0), (0, 0), *images], mode="wrap")
 
 
-def _by_windows(kernels, x):
-    """Sums over taps (out, batch, ...), by XLA's convolution."""
-    return lax.conv_general_dilated(x, kernels, (1, 1), "VALID", dimension_numbers=("CNHW", "OIHW", "CNHW"))
-
-
 @jax.custom_vjp
-def _by_transforms(kernels, x):
-    """Sums over taps (out, batch, ...) by Fourier transforms, larger than without padding: at the ends they mean nothing."""
+def _correlated(kernels, x):
+    """Sums over taps (out, batch, ...) of x (in, batch, ...); those that would need padding, and more, mean nothing.
+
+    By Fourier transforms, on a CPU faster than windows for all but the smallest kernels (`benchmarks/voxels.py`).
+    """
     return _transformed(kernels, x)[0]
 
 
@@ -224,7 +219,7 @@ def _transformed_back(kept, g):
     return back(by_kernels, kernels), back(_products(waves.swapaxes(0, 1), known), x)
 
 
-_by_transforms.defvjp(_transformed, _transformed_back)
+_correlated.defvjp(_transformed, _transformed_back)
 
 
 def _products(a, b):
