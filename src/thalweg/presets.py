@@ -194,17 +194,15 @@ def gofee_search(system: System, potential: Potential, surrogate: Surrogate | No
 
 
 def building(system: System) -> dict:
-    """Arguments that suit an agent that builds: the grid, what it sees of atoms, and the network.
+    """Arguments that suit an agent that builds: the grid, and what it sees of atoms.
 
-    The grid is finer in a plane than in space, where the number of voxels grows with the third power. There the network has
-    the least kernels that have a middle, because training costs most there (`benchmarks/voxels.py`).
+    The grid is finer in a plane than in space, where the number of voxels grows with the third power.
     """
     longest = float(np.asarray(system.bond_lengths)[np.asarray(system.searched)].max())
     flat = system.region is not None and system.region.dimensions == 2
     spacing = float(f"{(0.13 if flat else 0.18) * longest:.2g}")
     seen = {"kind": "gaussian", "width": float(f"{1.5 * spacing:.3g}")}
-    network = {} if flat else {"kernel": 3, "dilation": 4}
-    return {"spacing": spacing, "representation": seen, **network}
+    return {"spacing": spacing, "representation": seen}
 
 
 #: Weights of the annealer for Lennard-Jones clusters of at most so many atoms.
