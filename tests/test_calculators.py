@@ -7,6 +7,7 @@ import ase.build
 import ase.io
 import numpy as np
 import pytest
+from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
@@ -292,7 +293,8 @@ NO_STATE = [
 ]  # fmt: skip
 
 
-def test_an_energy_that_no_bonds_can_give_is_a_failure(tblite):
+def test_an_energy_that_no_bonds_can_give_is_a_failure(tblite, monkeypatch):
+    monkeypatch.setattr(black_box, "MOST_CHARGED", np.inf)
     atoms = ase.Atoms("H6C6", positions=NO_STATE)
     atoms.calc = tblite.create()
     assert atoms.get_potential_energy() < -500  # the reason for the test: the calculator sees nothing wrong
@@ -302,6 +304,23 @@ def test_an_energy_that_no_bonds_can_give_is_a_failure(tblite):
     assert "far below what bonds can give" in out.error
     # Atoms by themselves, from the table of the method: 6 (-10.923 - 47.379) eV.
     np.testing.assert_allclose(tblite.lowest_possible(atoms.numbers), -349.8 - 12 * 12, atol=0.2)
+
+
+def test_a_collapsed_wave_function_is_a_failure(tblite):
+    """Four hydrogens in a square about a carbon, each .9 Å from it: GFN1-xTB gives 65 eV less than for methane."""
+    square = ase.Atoms("CH4", positions=0.9 * np.array([[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]]))
+    square.calc = tblite.create()
+    assert square.get_potential_energy() < single(tblite, molecule("CH4")).energy - 60  # the reason for the test
+    out = single(tblite, square)
+    assert out.status == FAILED
+    assert np.isinf(out.energy)
+    assert "the wave function collapsed: a charge of -6.1 on C; its energy means nothing" in out.error
+    assert not tblite.evaluate(from_ase(square)).ok
+
+
+@pytest.mark.parametrize("name", ["CF4", "SiF4", "SO2", "LiF", "NaCl", "CH3NO2", "H2O"])
+def test_what_is_most_charged_is_no_failure(tblite, name):
+    assert single(tblite, molecule(name)).error is None
 
 
 def test_nothing_is_printed(tblite, capfd):

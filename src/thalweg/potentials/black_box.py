@@ -45,6 +45,8 @@ MODELS = ("mace", "fairchem")
 WAVE_FUNCTIONS = ("tblite", "xtb", "dftb")
 #: Binding energy per atom (eV) that nothing reaches: tungsten and tantalum carbide, the strongest solids, have below 9.
 STRONGEST = 12.0
+#: Charge of an atom (e) that no compound has: wave functions that say more have collapsed, and their energies mean nothing.
+MOST_CHARGED = 4.5
 
 
 class Arguments(dict):
@@ -182,7 +184,9 @@ def atoms_of(structure: Structure, present, positions, cell) -> Atoms:
 def single_point(atoms: Atoms, present, calculator, virial: bool = False) -> SinglePoint:
     """Energy and forces (slots, 3) of atoms by a calculator; raises whatever the calculator raises.
 
-    Forces are the true ones, of fixed atoms too. The virial (3, 3) is -stress x volume.
+    Forces are the true ones, of fixed atoms too. The virial (3, 3) is -stress x volume. Raises `PotentialError` for charges
+    beyond `MOST_CHARGED`, where the calculator gives any: tight binding converges to such states, tens of eV below all others,
+    where hydrogens crowd around an atom.
     """
     atoms.calc = calculator
     forces = np.zeros((len(present), 3))
@@ -190,9 +194,20 @@ def single_point(atoms: Atoms, present, calculator, virial: bool = False) -> Sin
     # The forces have just been computed for these atoms, and the energy with them; asking again compares the atoms first.
     known = getattr(calculator, "results", {}).get("energy")
     energy = float(atoms.get_potential_energy() if known is None else known)
+    _refuse_charges(atoms, getattr(calculator, "results", {}).get("charges"))
     pull = -atoms.get_stress(voigt=False) * atoms.get_volume() if virial else None
     ok = isfinite(energy) and bool(np.isfinite(forces).all()) and (pull is None or bool(np.isfinite(pull).all()))
     return SinglePoint(energy, forces, pull, ok)
+
+
+def _refuse_charges(atoms: Atoms, charges) -> None:
+    """Raise where an atom has a charge (atoms,) that no atom has."""
+    if charges is None or np.shape(charges) != (len(atoms),) or not np.abs(charges).max(initial=0.0) > MOST_CHARGED:
+        return
+    most = int(np.argmax(np.abs(charges)))
+    raise PotentialError(
+        f"the wave function collapsed: a charge of {charges[most]:+.2g} on {atoms.symbols[most]}; its energy means nothing"
+    )
 
 
 def _refuse_misspelt(factory: Callable, arguments: tuple[str, ...], name: str) -> None:
