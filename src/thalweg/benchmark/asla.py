@@ -27,7 +27,7 @@ RELAXED = {"kind": "asla", "candidates": 1}
 CHOOSING = {"kind": "asla"}
 UNIFORM, BLIND = ({**one, "policy": {"kind": "uniform"}} for one in (CHOOSING, PLAIN))
 MOLECULES = {"asla": PLAIN, "asla-p": RELAXED, "asla-pa": CHOOSING, "uniform-pa": UNIFORM, "gofee": {"kind": "gofee"}}
-#: Kernels and dilations of the same reach.
+#: Kernels and dilations that reach 41, 49, 49 and 33 voxels.
 CONVOLUTIONS = {
     "full": {**CHOOSING, "kernel": 11, "dilation": 1},
     "dilated-2": {**CHOOSING, "kernel": 7, "dilation": 2},
